@@ -1,0 +1,166 @@
+"""`python -m studio.toybox`: train the base, look at it, write it to `assets`."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    import torch
+
+    from .loop import Stage
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+log = logging.getLogger("studio.toybox")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="The Toybox: its world and the base trained on it.")
+
+
+class Precision(StrEnum):
+    """What forward and backward compute with; weights are always kept in float32."""
+
+    auto = "auto"
+    bf16 = "bf16"
+    fp32 = "fp32"
+
+
+Folder = Annotated[Path, typer.Option(help="Where checkpoints and encoded scenes are kept.")]
+Seed = Annotated[int, typer.Option(help="Another seed trains another base.")]
+Stop = Annotated[int | None, typer.Option(help="Stop after this step of the stage (it continues from there).")]
+Cores = Annotated[int, typer.Option(help="Threads; 0 yields to other programs. A fixed count repeats bit for bit.")]
+Type = Annotated[Precision, typer.Option(help="auto times both on this machine.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or mps.")]
+TRAINING = ROOT / "data" / "toybox-training"
+ASSETS = ROOT / "assets" / "toybox" / "base"
+
+
+@app.command()
+def vae(
+    folder: Folder = TRAINING,
+    seed: Seed = 0,
+    stop: Stop = None,
+    threads: Cores = 0,
+    dtype: Type = Precision.auto,
+    device: Device = "cpu",
+) -> None:
+    """Train the picture codec."""
+    _train("vae", folder, seed, stop, threads, dtype, device)
+
+
+@app.command()
+def text(
+    folder: Folder = TRAINING,
+    seed: Seed = 0,
+    stop: Stop = None,
+    threads: Cores = 0,
+    dtype: Type = Precision.fp32,
+    device: Device = "cpu",
+) -> None:
+    """Teach the text encoder what captions mean."""
+    _train("text", folder, seed, stop, threads, dtype, device)
+
+
+@app.command()
+def base(
+    folder: Folder = TRAINING,
+    seed: Seed = 0,
+    stop: Stop = None,
+    threads: Cores = 0,
+    dtype: Type = Precision.auto,
+    device: Device = "cpu",
+) -> None:
+    """Train the denoiser and the text encoder together; needs the codec and the lesson."""
+    _train("base", folder, seed, stop, threads, dtype, device)
+
+
+@app.command(name="all")
+def everything(
+    folder: Folder = TRAINING,
+    seed: Seed = 0,
+    threads: Cores = 0,
+    dtype: Type = Precision.auto,
+    device: Device = "cpu",
+    target: Path = ASSETS,
+) -> None:
+    """Train all three stages from where they are and write the base."""
+    for name in ("vae", "text", "base"):
+        _train(name, folder, seed, None, threads, dtype, device)
+    export(folder, seed, target)
+
+
+@app.command()
+def export(folder: Folder = TRAINING, seed: Seed = 0, target: Path = ASSETS) -> None:
+    """Write the base of the newest checkpoint."""
+    _start_log()
+    from .export import export as write
+    from .recipe import Recipe
+
+    log.info("wrote %s, version %s", target, write(Recipe(seed=seed), folder, target))
+
+
+@app.command()
+def sheet(
+    picture: Path, folder: Folder = TRAINING, seed: Seed = 0, guidance: float = 4.0, count: int = 24, noise: int = 0
+) -> None:
+    """Draw a contact sheet of one-object prompts with the newest checkpoint."""
+    _start_log()
+    from .export import load_pipeline
+    from .recipe import Recipe
+    from .samples import prompts, sample_sheet
+
+    pipe, steps = load_pipeline(Recipe(seed=seed), folder)
+    sample_sheet(pipe, prompts(count, noise), guidance, noise).save(picture)
+    log.info("step %d: %s", steps, picture)
+
+
+@app.command()
+def world(picture: Path, seed: Seed = 0) -> None:
+    """Draw a contact sheet of the world itself."""
+    from .pictures import sheet as paste
+    from .world import KINDS, scene
+
+    paste([scene(seed + k, kind).draw() for kind in KINDS for k in range(16)], 8).save(picture)
+
+
+def _train(name: str, folder: Path, seed: int, stop: int | None, threads: int, dtype: Precision, device: str) -> None:
+    _start_log()
+    from .loop import pick_dtype, train
+
+    chosen = pick_dtype(dtype.value)
+    log.info("%s computes in %s on %s", name, chosen, device)
+    asked = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: asked.set())
+
+    def ended(step: int) -> bool:
+        return asked.is_set() or (stop is not None and step >= stop)
+
+    for progress in train(_stage(name, folder, seed, chosen, device), folder, seed, ended, threads=threads):
+        log.info("%s", progress)
+    if asked.is_set():
+        raise typer.Exit(130)
+
+
+def _stage(name: str, folder: Path, seed: int, dtype: torch.dtype, device: str) -> Stage:
+    from .export import make_base_stage
+    from .recipe import Recipe
+    from .text import TextStage
+    from .vae import VaeStage
+
+    recipe = Recipe(seed=seed)
+    if name == "base":
+        return make_base_stage(recipe, folder, dtype, device)
+    return VaeStage(recipe, dtype, device) if name == "vae" else TextStage(recipe, dtype, device)
+
+
+def _start_log() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+
+
+if __name__ == "__main__":
+    app()

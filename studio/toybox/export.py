@@ -1,0 +1,98 @@
+"""From checkpoints to a folder that plain `StableDiffusionPipeline.from_pretrained` opens."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+
+from .base import BaseStage, make_scheduler, make_unet
+from .loop import checkpoint_path, load_average
+from .recipe import Recipe
+from .text import TextStage
+from .vae import VaeStage, fold_statistics
+from .world import SIDE, vocabulary
+
+CARD = "studio.json"
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What the base draws best with."""
+
+    size: int = SIDE
+    steps: int = 20
+    guidance: float = 4.0
+
+
+def make_codec(recipe: Recipe, folder: Path) -> AutoencoderKL:
+    """Return the trained codec in float32 with its latent statistics folded in; made from the checkpoint once."""
+    path = folder / "codec"
+    if not path.exists():
+        stage = VaeStage(recipe, torch.float32)
+        load_average(checkpoint_path(folder, stage.name), stage.modules)
+        fold_statistics(stage.vae, recipe.seed)
+        stage.vae.save_pretrained(path, safe_serialization=True)
+    return AutoencoderKL.from_pretrained(path, use_safetensors=True).eval().requires_grad_(False)
+
+
+def make_base_stage(recipe: Recipe, folder: Path, dtype: torch.dtype, device: str = "cpu") -> BaseStage:
+    """Return the base's stage on the codec and text encoder that the earlier stages left in `folder`."""
+    lesson = TextStage(recipe)
+    load_average(checkpoint_path(folder, lesson.name), lesson.modules)
+    codec = make_codec(recipe, folder)
+    return BaseStage(recipe, codec, lesson.text, lesson.tokenizer, folder, dtype, device)
+
+
+def load_pipeline(recipe: Recipe, folder: Path) -> tuple[StableDiffusionPipeline, int]:
+    """Return the pipeline of the newest checkpoints' averages in float32, and the steps its denoiser was trained."""
+    lesson, unet = TextStage(recipe), make_unet(recipe)
+    steps = load_average(checkpoint_path(folder, BaseStage.name), [unet, lesson.text])
+    pipe = StableDiffusionPipeline(
+        vae=make_codec(recipe, folder),
+        text_encoder=lesson.text,
+        tokenizer=lesson.tokenizer,
+        unet=unet,
+        scheduler=make_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe, steps
+
+
+def export(recipe: Recipe, folder: Path, target: Path, defaults: Defaults = Defaults()) -> str:  # noqa: B008 - frozen
+    """Write the newest base to `target` as fp16 safetensors, replacing it as a whole; returns the version hash."""
+    pipe, steps = load_pipeline(recipe, folder)
+    half = target.with_name(target.name + ".part")
+    shutil.rmtree(half, ignore_errors=True)
+    pipe.to(dtype=torch.float16).save_pretrained(half, safe_serialization=True)
+    version = weights_version(half)
+    card = {
+        "name": "Toybox",
+        "family": "toybox",
+        "version": version,
+        "size": defaults.size,
+        "steps": defaults.steps,
+        "guidance": defaults.guidance,
+        "pictures": steps * recipe.base.batch,
+        "vocabulary": vocabulary(),
+    }
+    (half / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    shutil.rmtree(target, ignore_errors=True)
+    half.replace(target)
+    return version
+
+
+def weights_version(folder: Path) -> str:
+    """Return a hash of all weights in a base folder, 12 hex digits."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.safetensors")):
+        digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,73 @@
+"""Every number of the Toybox training in one place; a recipe and a seed decide the trained weights."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+
+
+@dataclass(frozen=True)
+class StageRecipe:
+    """How long and how fast one stage learns: `lr` rises over `warmup` steps, holds, and falls to a twentieth over the last `decay`."""
+
+    steps: int
+    batch: int
+    lr: float
+    warmup: int = 100
+    decay: float = 0.3  # share of the steps over which the rate falls
+    ema: float = 0.999
+    clip: float = 1.0
+
+    def rate(self, step: int) -> float:
+        """Learning rate of `step`, a function of the step alone so that a resumed run continues exactly."""
+        tail = max(1, round(self.steps * self.decay))
+        left = min(1.0, (self.steps - step) / tail)
+        return self.lr * min(1.0, (step + 1) / self.warmup) * (0.05 + 0.95 * left)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Sizes of the four models and the three training stages."""
+
+    seed: int = 0
+    vae_widths: tuple[int, ...] = (24, 48, 96, 96)
+    latent_channels: int = 8
+    kl_weight: float = 0.015  # settles at about one nat per latent element
+    edge_weight: float = 0.5  # keeps outlines and fingers sharp
+    text_width: int = 128
+    text_layers: int = 3
+    text_heads: int = 2
+    words: int = 2048  # at most; the tokenizer needs 512 for bytes
+    unet_widths: tuple[int, ...] = (128, 192, 256)
+    heads: int = 2
+    vae: StageRecipe = field(default_factory=lambda: StageRecipe(steps=2400, batch=4, lr=5e-4, decay=0.6, ema=0.995))
+    text: StageRecipe = field(default_factory=lambda: StageRecipe(steps=1200, batch=64, lr=1e-3, ema=0.99))
+    base: StageRecipe = field(
+        default_factory=lambda: StageRecipe(steps=16000, batch=64, lr=4e-4, warmup=300, decay=0.2, ema=0.9995)
+    )
+    no_caption: float = 0.1  # share of pictures trained without words, for guidance
+    gamma: float = 5.0  # min-SNR
+    shard: int = 2048  # scenes encoded at a time
+    scenes: int = 131072  # scenes of each kind that are ever encoded
+
+    def with_steps(self, **steps: int) -> Recipe:
+        """Return the recipe with other step counts, e.g. `with_steps(vae=10)`."""
+        return replace(self, **{k: replace(getattr(self, k), steps=v) for k, v in steps.items()})
+
+    def as_dict(self) -> dict[str, object]:
+        """The recipe as plain values for JSON."""
+        return asdict(self)
+
+
+def tiny() -> Recipe:
+    """A recipe of the same shape that trains in a second, for tests."""
+    return Recipe(
+        vae_widths=(8, 8, 8, 8),
+        text_width=16,
+        text_layers=1,
+        unet_widths=(32, 32, 32),
+        vae=StageRecipe(steps=6, batch=2, lr=1e-3, warmup=2, ema=0.9),
+        text=StageRecipe(steps=6, batch=4, lr=1e-3, warmup=2, ema=0.9),
+        base=StageRecipe(steps=6, batch=4, lr=1e-3, warmup=2, ema=0.9),
+        shard=8,
+        scenes=16,
+    )
