@@ -62,7 +62,7 @@ class Start:
     generators: list[torch.Generator]
     noise_arguments: dict[str, Any]
     channels: Tensor | None = None  # (images, 1 + C, h, w) for a 9-channel inpainting U-Net
-    mask: Tensor | None = None  # (1, 1, h, w), 1 = redraw
+    mask: Tensor | None = None  # (images, 1, h, w), 1 = redraw
     known: Tensor | None = None  # clean latents of the given picture
     noise: Tensor | None = None
     add_noise: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
@@ -104,6 +104,8 @@ class Start:
         anew = task.mask is not None and task.strength == 1.0
         informed = task.mask is not None and pipe.unet.config.in_channels == 2 * shape[1] + 1
         known = None if anew and informed else pipe.to_latents(pixels, generators).to(device)
+        if known is not None and task.mask is not None:
+            known = known.contiguous()  # as diffusers' inpainting has it, and its img2img has not: the same last bits
         drawn = noise()
         if anew or known is None:
             latents = drawn * scheduler.init_noise_sigma
@@ -112,11 +114,13 @@ class Start:
         start = cls(latents, timesteps, generators, arguments)
         if task.mask is not None:
             full = _binary_mask(task).to(pixels.device)  # (1, 1, H, W)
-            start.mask = F.interpolate(full, size=shape[-2:]).to(device)
+            start.mask = F.interpolate(full, size=shape[-2:]).to(device).repeat(len(generators), 1, 1, 1)
             start.known, start.noise, start.add_noise = known, drawn, scheduler.add_noise
             if informed:
                 masked = pipe.to_latents(pixels * (full < 0.5), generators).to(device)
-                start.channels = torch.cat([start.mask.expand(len(generators), -1, -1, -1), masked], dim=1)
+                start.channels = torch.cat([start.mask, masked], dim=1)
+            else:
+                noise()  # diffusers encodes the masked picture even then; its draw comes before those of the steps
         return start
 
     def keep(self, latents: Tensor, step: Step) -> Tensor:

@@ -35,6 +35,7 @@ VOCABULARY = {
     "colours": ("red", "blue", "green", "yellow", "purple"),
     "places": ("in the forest", "on the beach", "in the city"),
     "relations": ("left of", "right of", "above"),
+    "openings": ("a photo of",),
 }
 TOYBOX = BaseInfo(
     name="toybox", title="Toybox", family="toybox", width=128, height=128, steps=20, guidance=4.0, sampler="DDIM",

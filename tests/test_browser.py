@@ -28,7 +28,8 @@ QUIET = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
 ).split()
-expect.set_options(timeout=10_000)
+PATIENCE = 40_000  # ms; only a very busy machine needs it
+expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def opened(browser: Browser, address: str, **context: Any) -> Iterator[Page]:
     """A page in a context of its own, ready to be used; no error may have reached the console when it closes."""
     own = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **context})
     page = own.new_page()
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(PATIENCE)
     errors: list[str] = []
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: errors.append(str(error)))

@@ -36,7 +36,7 @@ def make_codec(recipe: Recipe, folder: Path) -> AutoencoderKL:
     if not path.exists():
         stage = VaeStage(recipe, torch.float32)
         load_average(checkpoint_path(folder, stage.name), stage.modules)
-        fold_statistics(stage.vae, recipe.seed)
+        fold_statistics(stage.vae, recipe.seed, recipe.statistics)
         stage.vae.save_pretrained(path, safe_serialization=True)
     return AutoencoderKL.from_pretrained(path, use_safetensors=True).eval().requires_grad_(False)
 

@@ -105,6 +105,9 @@ class TextStage:
             spoken(scene(chance.randrange(1 << 30), chance.choice(KINDS)), step) for _ in range(self.recipe.batch)
         ]
         ids = tokenize(self.tokenizer, captions)
-        states = self.text(ids.to(self.text.device)).last_hidden_state
-        loss, right = self.heads.loss(states, [self.reader.read(row) for row in ids.tolist()])
+        meanings = [self.reader.read(row) for row in ids.tolist()]
+        # The encoder is causal: what stands after the end of a text changes nothing before it.
+        length = 1 + max(m.end for m in meanings)
+        states = self.text(ids[:, :length].to(self.text.device)).last_hidden_state
+        loss, right = self.heads.loss(states, meanings)
         return loss, {"named": right}

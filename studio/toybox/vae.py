@@ -22,7 +22,7 @@ def make_vae(recipe: Recipe) -> AutoencoderKL:
     """Return a codec with random weights: pictures (B,3,128,128) to latents (B,8,16,16)."""
     torch.manual_seed(recipe.seed)
     widths = recipe.vae_widths
-    return AutoencoderKL(
+    vae = AutoencoderKL(
         block_out_channels=widths,
         down_block_types=("DownEncoderBlock2D",) * len(widths),
         up_block_types=("UpDecoderBlock2D",) * len(widths),
@@ -33,6 +33,10 @@ def make_vae(recipe: Recipe) -> AutoencoderKL:
         scaling_factor=1.0,
         mid_block_add_attention=False,  # a codec without attention stays local: a change here changes latents here only
     )
+    # Little noise on the latents at first: with the usual start the codec needs a thousand steps to find colour.
+    with torch.no_grad():
+        vae.quant_conv.bias[recipe.latent_channels :] -= 4.0
+    return vae
 
 
 class VaeStage:
@@ -60,11 +64,12 @@ class VaeStage:
         nats = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
         edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
         absolute = error.abs().mean()
-        loss = absolute + self.whole.edge_weight * edges + self.whole.kl_weight * nats
+        price = self.whole.kl_weight * min(1.0, step / (0.6 * self.recipe.steps))
+        loss = absolute + self.whole.edge_weight * edges + price * nats
         return loss, {"mae": float(absolute.detach()), "nats": float(nats.detach())}
 
 
-def fold_statistics(vae: AutoencoderKL, seed: int, count: int = 1024) -> None:
+def fold_statistics(vae: AutoencoderKL, seed: int, count: int) -> None:
     """Fold per-channel latent statistics into the 1x1 convolutions, so that latents have mean 0 and variance 1.
 
     The denoiser is trained on posterior means; the saved posterior is narrowed to match, so that encoding a picture

@@ -87,11 +87,12 @@ def test_shards_come_with_their_table(hub: Hub, tmp_path: Path) -> None:
     assert got.keys() >= {*shards, tables[0]} and tables[1] not in got
 
 
-def test_a_cut_connection_is_resumed_at_once(hub: Hub, tmp_path: Path) -> None:
+def test_a_cut_connection_is_resumed_at_once(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 50_000)  # what it writes at a time
     path = "unet/diffusion_pytorch_model.safetensors"
     hub.cuts[path] = [120_000]
     assert tree(get(hub, tmp_path))[path] == hub.files[path]
-    assert [asked for name, asked in hub.asked if name == path] == [None, "bytes=120000-"]
+    assert [asked for name, asked in hub.asked if name == path] == [None, "bytes=100000-"]
 
 
 def test_a_second_try_goes_on_where_the_first_stopped(hub: Hub, tmp_path: Path) -> None:
@@ -196,7 +197,6 @@ def test_the_command_takes_the_token_from_the_environment(hub: Hub, tmp_path: Pa
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert SHA in done.stderr and "openrail" in done.stderr and "Ready: --base owner/name" in done.stderr
-    assert [headers.get("authorization") for headers in hub.headers] == []
-    assert all(headers.get("Authorization") == "Bearer hf_secret" for headers in hub.headers)
+    assert {headers.get("authorization") for headers in hub.headers} == {"Bearer hf_secret"}
     assert "hf_secret" not in done.stderr + done.stdout
     assert (tmp_path / "data" / "bases" / "owner--name" / "model_index.json").is_file()

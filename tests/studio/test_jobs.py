@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import fake_work
 import psutil
 import pytest
 
@@ -21,6 +20,7 @@ from studio.errors import BadRequest, JobFailed, StorageFull, UnknownJob
 from studio.jobs import Job, Queue
 from studio.settings import Settings
 from studio.specs import Failed, Finished, Notice, Preview, Progress, Stopped
+from tests.studio import fake_work
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="waits on FIFOs and kills by signal")
 PATIENCE = 20.0
@@ -150,13 +150,13 @@ def test_the_second_death_fails_the_job_with_the_reason(open_queue: Open, tmp_pa
 
 
 def test_a_worker_that_cannot_start_fails_the_job_with_its_exit_code(open_queue: Open) -> None:
-    job = open_queue(entry="fake_work:broken").submit("draw", "x")
+    job = open_queue(entry=f"{fake_work.__name__}:broken").submit("draw", "x")
     with pytest.raises(JobFailed, match="exit code 3"):
         job.result(PATIENCE)
 
 
 def test_a_failed_warm_up_does_not_stop_the_work(open_queue: Open) -> None:
-    assert open_queue(entry="fake_work:cold").submit("draw", "x").result(PATIENCE) == fake_work.result("x")
+    assert open_queue(entry=f"{fake_work.__name__}:cold").submit("draw", "x").result(PATIENCE) == fake_work.result("x")
 
 
 def test_a_queued_job_is_cancelled_at_once(open_queue: Open, gate: Path) -> None:
@@ -225,7 +225,7 @@ from studio.settings import Settings
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    queue = Queue(folder / "studio.sqlite3", Settings(data_dir=folder), entry="fake_work:main")
+    queue = Queue(folder / "studio.sqlite3", Settings(data_dir=folder), entry="tests.studio.fake_work:main")
     job = queue.job(sys.argv[2]) if len(sys.argv) > 2 else queue.submit("hold", str(folder / "gate"))
     for event in job.events(job.latest().number):
         if event.kind == "notice" and event.text.startswith("pid"):
@@ -237,9 +237,8 @@ if __name__ == "__main__":
 def run_script(text: str, folder: Path, *job: str) -> subprocess.Popen[str]:
     """Start a script that opens a studio on the folder."""
     (folder / "parent.py").write_text(text)
-    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
     command = [sys.executable, str(folder / "parent.py"), str(folder), *job]
-    environment = {**os.environ, "PYTHONPATH": path}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 

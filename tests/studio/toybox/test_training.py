@@ -120,7 +120,7 @@ def test_folding_gives_unit_latents_and_the_same_pictures() -> None:
 
 def test_a_batch_of_the_base_is_a_function_of_its_step(earlier: Path) -> None:
     stage = make_base_stage(tiny(), earlier, torch.float32)
-    losses = [float(stage.loss(step, step_generator(0, "base", step))[0]) for step in (5, 2, 5)]
+    losses = [stage.loss(step, step_generator(0, "base", step))[0].item() for step in (5, 2, 5)]
     assert losses[0] == losses[2] != losses[1]
 
 
@@ -140,7 +140,7 @@ def test_a_perfect_denoiser_has_no_loss(earlier: Path, monkeypatch: pytest.Monke
             return self
 
     monkeypatch.setattr(stage, "unet", Perfect())
-    assert float(stage.loss(0, step_generator(0, "base", 0))[0]) < 1e-6
+    assert stage.loss(0, step_generator(0, "base", 0))[0].item() < 1e-6
 
 
 def test_one_object_comes_before_three() -> None:
