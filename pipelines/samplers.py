@@ -46,11 +46,10 @@ def resolve(sampler: str, schedule: str) -> tuple[str, str]:
         BadRequest: the sampler cannot follow that schedule; lists those it can.
     """
     if sampler not in _SAMPLERS:
-        name, _, suffix = sampler.rpartition(" ")
-        if name in _SAMPLERS and suffix in _SCHEDULES:
-            sampler, schedule = name, suffix
-        else:
+        joint = {f"{name} {suffix}": (name, suffix) for name in _SAMPLERS for suffix in _SCHEDULES}
+        if sampler not in joint:
             raise UnknownName("sampler", sampler, _SAMPLERS)
+        sampler, schedule = joint[sampler]
     if schedule not in _SCHEDULES:
         raise UnknownName("schedule", schedule, _SCHEDULES)
     allowed = _SAMPLERS[sampler][2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -141,7 +142,7 @@ def _later_timesteps(scheduler: Any, task: Task) -> Tensor:
     if kept < 1:
         raise BadRequest(
             f"Strength {task.strength:g} at {task.steps} steps leaves no step to run; "
-            f"raise the strength to {1 / task.steps:.2f} or more, or use more steps."
+            f"raise the strength to {math.ceil(100 / task.steps) / 100:.2f} or more, or use more steps."
         )
     first = (task.steps - kept) * scheduler.order
     if hasattr(scheduler, "set_begin_index"):

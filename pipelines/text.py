@@ -38,7 +38,8 @@ def joint(prompt: str, adapters: Sequence[Speaks]) -> str:
         BadRequest: a word is not in the prompt; names it.
     """
     insertions = [insertion for adapter in adapters for insertion in _insertions(prompt, adapter)]
-    for position, trigger in sorted(insertions, key=lambda found: found[0], reverse=True):
+    # From the end, so that offsets before it stay true; of two at one place the first adapter's comes first.
+    for position, trigger in reversed(sorted(insertions, key=lambda found: found[0])):
         prompt = f"{prompt[:position]}{trigger} {prompt[position:]}"
     for adapter in adapters:
         if adapter.trigger and not adapter.words and not _occurrences(prompt, adapter.trigger):
@@ -58,8 +59,8 @@ def locate(prompt: str, word: str) -> int:
     Raises:
         BadRequest: it does not stand there.
     """
-    text, _, number = word.partition("#")
-    wanted = int(number) if number.isdigit() and number != "0" else 1
+    numbered = re.fullmatch(r"(.+)#([1-9][0-9]{0,3})", word, re.DOTALL)
+    text, wanted = (numbered[1], int(numbered[2])) if numbered else (word, 1)
     found = _occurrences(prompt, text)
     if len(found) < wanted:
         times = "is not" if not found else f"stands only {len(found)} time{'s' * (len(found) > 1)}"

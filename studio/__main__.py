@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from pathlib import Path
 from typing import Any
 
 import typer
-from pydantic import BaseModel, Field
 from typer.exceptions import TyperException
 
 from studio.cli import bases, common, files, flags, render, serve
@@ -23,14 +21,8 @@ app = typer.Typer(
 )  # fmt: skip
 
 
-class Extra(BaseModel):
-    """Flags that are no settings."""
-
-    config: Path | None = Field(None, description="Settings as a TOML file; flags and STUDIO_* variables win.")
-
-
 @app.callback()
-@flags.derived((Settings, common.GLOBAL), (Extra, ("config",)))
+@flags.derived((Settings, common.GLOBAL), (common.Extra, ("config",)))
 def start(ctx: typer.Context, given: dict[str, Any], extra: dict[str, Any]) -> None:
     """Compose adapters in pictures, from the command line."""
     ctx.obj = common.Context(extra.get("config"), given)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import threading
 from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,8 @@ class Studio:
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
         self.bases = Bases(self.settings)
+        self._opening = threading.Lock()  # the first users of the queue may come at once, from several threads
+        self._jobs: Queue | None = None
 
     def __enter__(self) -> Studio:
         return self
@@ -49,8 +52,9 @@ class Studio:
 
     def close(self) -> None:
         """End the worker process and let go of the data folder."""
-        if "jobs" in self.__dict__:
-            self.jobs.close()
+        with self._opening:
+            if self._jobs is not None:
+                self._jobs.close()
 
     @cached_property
     def gallery(self) -> Gallery:
@@ -63,13 +67,16 @@ class Studio:
         shipped = self.settings.assets_dir / "toybox" / "adapters"
         return Library((*self.settings.adapter_dirs, shipped), self.settings.data_dir / "adapters")
 
-    @cached_property
+    @property
     def jobs(self) -> Queue:
         """The queue and its worker process, started when first asked for."""
         from studio.database import NAME
         from studio.jobs import Queue
 
-        return Queue(self.settings.data_dir / NAME, self.settings)
+        with self._opening:
+            if self._jobs is None:
+                self._jobs = Queue(self.settings.data_dir / NAME, self.settings)
+            return self._jobs
 
     @cached_property
     def _renderer(self) -> Renderer:

@@ -190,9 +190,7 @@ class Renderer:
 
     def _save(self, scene: Scene, image: Image.Image, seed: int) -> Picture:
         alone = scene.request.model_copy(update={"seed": seed, "count": 1})
-        extra = {"Model": scene.base.title}
-        if scene.base.version:
-            extra["Model hash"] = scene.base.version[:10]
+        extra = {"Model hash": scene.base.version[:10]} if scene.base.version else {}
         return self._studio.gallery.save(image, alone, infotext_extra=extra, report=scene.composer.report())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Iterator
@@ -52,3 +53,26 @@ def refuse(host: Any) -> None:
 def data_dir(tmp_path: Path) -> Path:
     """An own data folder per test (not made yet: the studio makes it on the first write)."""
     return tmp_path / "data"
+
+
+@pytest.fixture(scope="session")
+def tiny_assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An assets folder with a tiny random base of the same classes in Toybox's place."""
+    from tests.pipelines import tiny
+
+    folder = tmp_path_factory.mktemp("assets")
+    base = folder / "toybox" / "base"
+    tiny.sd(width=128).save_pretrained(base, safe_serialization=True)
+    card = {"title": "Tiny", "version": "0123456789ab", "width": 32, "height": 32, "steps": 3, "guidance": 3.0}
+    (base / "studio.json").write_text(json.dumps(card))
+    return folder
+
+
+@pytest.fixture
+def tiny_studio(tiny_assets: Path, data_dir: Path) -> Iterator[Any]:
+    """A studio on the tiny base, in its own data folder: the whole door is tested in seconds."""
+    from studio.engine import Studio
+    from studio.settings import Settings
+
+    with Studio(Settings(data_dir=data_dir, assets_dir=tiny_assets, device="cpu")) as studio:
+        yield studio

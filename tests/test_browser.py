@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import zlib
 from collections.abc import Iterator
@@ -18,8 +21,8 @@ import uvicorn
 from fastapi import FastAPI
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from studio import ui
 from studio.specs import RenderRequest
+from studio.ui import site as page_site
 from tests.fakes import FakeJob, FakeStudio, gradient
 
 pytestmark = pytest.mark.browser
@@ -60,7 +63,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FakeStudio,
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(os.environ, "GRADIO_TEMP_DIR", str(data_dir / "cache"))
         studio = FakeStudio(data_dir)
-        with served(ui.mount(FastAPI(), studio)) as address:
+        with served(page_site.mount(FastAPI(), studio)) as address:
             yield studio, address
 
 
@@ -81,11 +84,12 @@ def opened(browser: Browser, address: str, **context: Any) -> Iterator[Page]:
     errors: list[str] = []
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("framenavigated", lambda _: errors.clear())  # Gradio complains of streams that a reload cuts
     page.goto(address)
     expect(page.locator("#render")).to_be_visible()
     expect(page.locator("#adapters .row-add")).to_be_enabled()
     yield page
-    assert errors == []
+    assert not errors, "\n\n".join(errors)
     own.close()
 
 
@@ -121,9 +125,7 @@ def drop(page: Page, name: str, data: bytes) -> None:
     """Give a file to “Settings from a picture”."""
     if not page.locator("#recall").is_visible():
         page.get_by_role("button", name="Settings from a picture").click()
-    page.locator("#recall input[type=file]").set_input_files(
-        {"name": name, "mimeType": "image/png", "buffer": data}
-    )
+    page.locator("#recall input[type=file]").set_input_files({"name": name, "mimeType": "image/png", "buffer": data})
 
 
 def test_first_picture_needs_no_decision_and_its_file_fills_the_form_again(page: Page, studio: FakeStudio) -> None:
@@ -366,3 +368,51 @@ def test_no_request_leaves_this_machine(browser: Browser, site: tuple[FakeStudio
         page.reload()
         render(page, studio)
         assert asked and all(url.startswith((site[1], "data:", "blob:")) for url in asked)
+
+
+# ---- the real thing: app.py in a process of its own, its worker, Toybox, and a key
+
+ROOT = Path(__file__).parent.parent
+KEY = "open-sesame-1"
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """`app.py` on a free port behind a key: its address as printed, and its data folder."""
+    data_dir = tmp_path_factory.mktemp("real")
+    command = [sys.executable, "app.py", "--port", "0", "--data-dir", str(data_dir), "--key", KEY]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        yield process.stdout.readline().split()[-1], data_dir
+        process.send_signal(signal.SIGINT)
+        process.wait(20)
+
+
+def test_without_the_key_there_is_no_page(browser: Browser, app: tuple[str, Path]) -> None:
+    bare = app[0].partition("?")[0]
+    context = browser.new_context()
+    page = context.new_page()
+    assert page.goto(bare).status == 401
+    assert page.locator("#render").count() == 0
+    assert page.request.get(f"{bare}gradio_api/info").status == 401
+    assert page.request.get(f"{bare}api/v1/health").ok
+    page.locator("input[name=key]").fill(KEY)
+    page.keyboard.press("Enter")
+    expect(page.locator("#render")).to_be_visible()
+    context.close()
+
+
+def test_toybox_paints_in_the_browser_without_a_decision(browser: Browser, app: tuple[str, Path]) -> None:
+    with opened(browser, app[0]) as page:
+        expect(page.locator("#unknown mark")).to_have_count(0)
+        field(page, "seed").fill("5")
+        field(page, "steps").fill("4")
+        page.locator("#render").click()
+        expect(page.locator("#gallery img").first).to_be_visible()
+        expect(page.locator("#status")).to_contain_text("seed 5")
+        saved = [path for path in (app[1] / "outputs").rglob("*.png")]
+        assert len(saved) == 1
+        shown = page.locator("#gallery img").first.get_attribute("src")
+        assert page.request.get(str(shown)).body() == saved[0].read_bytes()
+        page.get_by_role("button", name="How it was made").click()
+        expect(page.locator("#infotext textarea")).to_have_value(re.compile(r"a red cat.*\nSteps: 4", re.DOTALL))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
+from pydantic import BaseModel, Field
 
 from studio import settings
 from studio.errors import BadFile, shorten
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
     from studio.engine import Studio
 
 GLOBAL = ("data_dir", "adapter_dirs", "base_dirs", "device", "dtype", "attention", "offload")
+
+
+class Extra(BaseModel):
+    """Flags before the command that are no settings."""
+
+    config: Path | None = Field(None, description="Settings as a TOML file; flags and STUDIO_* variables win.")
 
 
 class Context(NamedTuple):

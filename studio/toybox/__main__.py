@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 import threading
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from studio.errors import StudioError
 
 if TYPE_CHECKING:
     import torch
@@ -78,6 +81,19 @@ def base(
     _train("base", folder, seed, stop, threads, dtype, device)
 
 
+@app.command()
+def polish(
+    folder: Folder = TRAINING,
+    seed: Seed = 0,
+    stop: Stop = None,
+    threads: Cores = 0,
+    dtype: Type = Precision.auto,
+    device: Device = "cpu",
+) -> None:
+    """Train the codec's decoder on; latents stay as they are."""
+    _train("polish", folder, seed, stop, threads, dtype, device)
+
+
 @app.command(name="all")
 def everything(
     folder: Folder = TRAINING,
@@ -87,8 +103,8 @@ def everything(
     device: Device = "cpu",
     target: Path = ASSETS,
 ) -> None:
-    """Train all three stages from where they are and write the base."""
-    for name in ("vae", "text", "base"):
+    """Train all stages from where they are and write the base."""
+    for name in ("vae", "text", "base", "polish"):
         _train(name, folder, seed, None, threads, dtype, device)
     export(folder, seed, target)
 
@@ -147,14 +163,16 @@ def _train(name: str, folder: Path, seed: int, stop: int | None, threads: int, d
 
 
 def _stage(name: str, folder: Path, seed: int, dtype: torch.dtype, device: str) -> Stage:
-    from .export import make_base_stage
+    from .export import make_base_stage, make_codec
     from .recipe import Recipe
     from .text import TextStage
-    from .vae import VaeStage
+    from .vae import PolishStage, VaeStage
 
     recipe = Recipe(seed=seed)
     if name == "base":
         return make_base_stage(recipe, folder, dtype, device)
+    if name == "polish":
+        return PolishStage(recipe, make_codec(recipe, folder), dtype, device)
     return VaeStage(recipe, dtype, device) if name == "vae" else TextStage(recipe, dtype, device)
 
 
@@ -162,5 +180,13 @@ def _start_log() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
 
 
+def main() -> None:
+    """Run the command line; an error of the user's ends with its sentence."""
+    try:
+        app()
+    except StudioError as error:
+        sys.exit(str(error))
+
+
 if __name__ == "__main__":
-    app()
+    main()

@@ -1,4 +1,4 @@
-"""The denoiser of the Toybox: a small UNet2DConditionModel and the stage that trains it together with the text encoder."""
+"""The denoiser of the Toybox: a small UNet2DConditionModel, and the stage that trains it and the text encoder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DIET: tuple[tuple[float, dict[str, int]], ...] = (
     (0.3, {"one": 44, "two": 14, "three": 2, "portrait": 4}),
     (0.6, {"one": 32, "two": 20, "three": 8, "portrait": 4}),
 )
-_NEW_SHARD = {"one": 120, "two": 300, "three": 400, "portrait": 1000}  # steps between new shards of a kind
+_USES = 2.5  # how often a scene is drawn from its kind, on average, while new ones are still encoded
 
 
 def make_unet(recipe: Recipe) -> UNet2DConditionModel:
@@ -37,12 +37,12 @@ def make_unet(recipe: Recipe) -> UNet2DConditionModel:
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
         layers_per_block=1,
         cross_attention_dim=recipe.text_width,
-        attention_head_dim=recipe.heads,  # diffusers reads it as the number of heads: few and wide train fastest on a CPU
+        attention_head_dim=recipe.heads,  # diffusers reads it as the number of heads: few, wide ones train fastest
     )
 
 
 def make_scheduler() -> DDIMScheduler:
-    """Return Stable Diffusion's noise schedule with v-prediction; any diffusers scheduler can be made from its config."""
+    """Return Stable Diffusion's noise schedule with v-prediction; its config makes any diffusers scheduler."""
     return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -56,7 +56,7 @@ def make_scheduler() -> DDIMScheduler:
 
 
 class BaseStage:
-    """Trains denoiser and text encoder on encoded scenes: v-prediction, min-SNR weights, captions dropped for guidance."""
+    """Trains denoiser and text encoder: v-prediction, min-SNR weights, captions dropped for guidance."""
 
     name = "base"
 
@@ -102,8 +102,9 @@ class BaseStage:
 
     def _batch(self, step: int, rng: torch.Generator) -> tuple[Tensor, list[str]]:
         latents, captions = [], []
-        for kind, count in diet(step / self.recipe.steps, self.recipe.batch).items():
-            ready = min(self.whole.scenes, self.whole.shard * (1 + step // _NEW_SHARD[kind]))
+        for kind, count in diet(step, self.recipe).items():
+            fresh = 1 + int(eaten(kind, step, self.recipe) / _USES) // self.whole.shard
+            ready = min(self.whole.scenes, self.whole.shard * fresh)
             for index in torch.randint(ready, (count,), generator=rng).tolist():
                 latents.append(self.shards.latents(kind, index))
                 captions.append(spoken(scene(self.shards.scene_seed(index), kind), step))
@@ -111,9 +112,19 @@ class BaseStage:
         return torch.stack(latents), ["" if s else c for c, s in zip(captions, silent.tolist(), strict=True)]
 
 
-def diet(progress: float, batch: int) -> dict[str, int]:
-    """How many scenes of each kind a batch holds after `progress` (0..1) of the training."""
-    shares = [d for start, d in _DIET if progress >= start][-1]
-    counts = {kind: round(batch * n / 64) for kind, n in shares.items()}
-    counts["one"] += batch - sum(counts.values())
+def diet(step: int, recipe: StageRecipe) -> dict[str, int]:
+    """How many scenes of each kind the batch of `step` holds."""
+    shares = [d for start, d in _DIET if step >= round(start * recipe.steps)][-1]
+    counts = {kind: round(recipe.batch * n / 64) for kind, n in shares.items()}
+    counts["one"] += recipe.batch - sum(counts.values())
     return counts
+
+
+def eaten(kind: str, step: int, recipe: StageRecipe) -> int:
+    """How many scenes of a kind all batches before `step` held."""
+    starts = [round(start * recipe.steps) for start, _ in _DIET]
+    ends = [*starts[1:], recipe.steps]
+    return sum(
+        max(0, min(step, end) - start) * diet(start, recipe).get(kind, 0)
+        for start, end in zip(starts, ends, strict=True)
+    )

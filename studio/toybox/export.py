@@ -15,7 +15,7 @@ from .base import BaseStage, make_scheduler, make_unet
 from .loop import checkpoint_path, load_average
 from .recipe import Recipe
 from .text import TextStage
-from .vae import VaeStage, fold_statistics
+from .vae import PolishStage, VaeStage, decoder_of, fold_statistics
 from .world import SIDE, vocabulary
 
 CARD = "studio.json"
@@ -31,14 +31,17 @@ class Defaults:
 
 
 def make_codec(recipe: Recipe, folder: Path) -> AutoencoderKL:
-    """Return the trained codec in float32 with its latent statistics folded in; made from the checkpoint once."""
+    """Return the trained codec in float32: latent statistics folded in, the decoder polished if that was done."""
     path = folder / "codec"
     if not path.exists():
         stage = VaeStage(recipe, torch.float32)
         load_average(checkpoint_path(folder, stage.name), stage.modules)
         fold_statistics(stage.vae, recipe.seed, recipe.statistics)
         stage.vae.save_pretrained(path, safe_serialization=True)
-    return AutoencoderKL.from_pretrained(path, use_safetensors=True).eval().requires_grad_(False)
+    codec = AutoencoderKL.from_pretrained(path, use_safetensors=True)
+    if checkpoint_path(folder, PolishStage.name).exists():
+        load_average(checkpoint_path(folder, PolishStage.name), decoder_of(codec))
+    return codec.eval().requires_grad_(False)
 
 
 def make_base_stage(recipe: Recipe, folder: Path, dtype: torch.dtype, device: str = "cpu") -> BaseStage:
@@ -85,9 +88,23 @@ def export(recipe: Recipe, folder: Path, target: Path, defaults: Defaults = Defa
         "vocabulary": vocabulary(),
     }
     (half / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    _tidy(half)
     shutil.rmtree(target, ignore_errors=True)
     half.replace(target)
     return version
+
+
+def _tidy(folder: Path) -> None:
+    for path in folder.rglob("*.safetensors"):
+        path.chmod(0o644)  # written for the owner alone, but another user may run the studio
+    # Unless told otherwise diffusers opens its own models in float32, but transformers its own as their config says.
+    _edit(folder / "text_encoder" / "config.json", {"dtype": "float32"})
+    _edit(folder / "vae" / "config.json", {"_name_or_path": ""})  # else the folder it was trained in
+
+
+def _edit(path: Path, changes: dict[str, str]) -> None:
+    config = {**json.loads(path.read_text(encoding="utf-8")), **changes}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def weights_version(folder: Path) -> str:

@@ -16,6 +16,8 @@ from safetensors import safe_open
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from studio.errors import BadFile
+
 from .masters import Masters
 from .recipe import StageRecipe
 from .threads import Threads
@@ -132,7 +134,12 @@ def save_stage(path: Path, masters: Masters, stage: Stage) -> None:
 
 
 def load_average(path: Path, modules: list[nn.Module]) -> int:
-    """Fill `modules` with the moving average of a checkpoint; returns the steps it was trained."""
+    """Fill `modules` with the moving average of a checkpoint; returns the steps it was trained.
+
+    Raises BadFile if the stage has not been trained yet.
+    """
+    if not path.exists():
+        raise BadFile(f"{path} is missing; run `python -m studio.toybox {path.stem}` first.")
     state, _ = read_checkpoint(path)
     masters = Masters(modules, 1.0, 0.0)
     masters.write(state["average"])

@@ -42,7 +42,7 @@ class Masters:
 
     def write(self, flat: Tensor) -> None:
         """Copy a flat vector (the masters or their average) into the working modules, casting to their type."""
-        pieces = flat.split([p.numel() for p in self.parameters])
+        pieces = torch.split(flat, [p.numel() for p in self.parameters])
         with torch.no_grad():
             for parameter, piece in zip(self.parameters, pieces, strict=True):
                 parameter.copy_(piece.view(parameter.shape))

@@ -23,7 +23,7 @@ def mix(a: Colour, b: Colour, share: float) -> Colour:
 
 @dataclass(frozen=True)
 class Pen:
-    """Draws in unit coordinates (0,0 top left, 1,1 bottom right) of a square at `left`, `top` with side `size` pixels."""
+    """Draws in unit coordinates (0,0 top left, 1,1 bottom right) of a square at `left`, `top`, `size` pixels wide."""
 
     draw: ImageDraw.ImageDraw
     left: float

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class StageRecipe:
-    """How long and how fast one stage learns: `lr` rises over `warmup` steps, holds, and falls to a twentieth over the last `decay`."""
+    """How long and how fast one stage learns.
+
+    `lr` rises over `warmup` steps, holds, and falls to a twentieth over the last `decay` of the steps.
+    """
 
     steps: int
     batch: int
@@ -26,12 +29,12 @@ class StageRecipe:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Sizes of the four models and the three training stages."""
+    """Sizes of the four models and the training stages."""
 
     seed: int = 0
     vae_widths: tuple[int, ...] = (24, 48, 96, 96)
     latent_channels: int = 8
-    kl_weight: float = 0.01  # reached at 60 % of the codec's training; settles at about one nat per latent element
+    kl_weight: float = 0.003  # reached at 60 % of the codec's training; settles at about one nat per latent element
     edge_weight: float = 0.5  # keeps outlines and fingers sharp
     statistics: int = 1024  # scenes over which latents are brought to mean 0 and variance 1
     text_width: int = 128
@@ -40,23 +43,16 @@ class Recipe:
     words: int = 2048  # at most; the tokenizer needs 512 for bytes
     unet_widths: tuple[int, ...] = (128, 192, 256)
     heads: int = 2
-    vae: StageRecipe = field(default_factory=lambda: StageRecipe(steps=1800, batch=4, lr=4e-4, decay=0.5, ema=0.995))
+    vae: StageRecipe = field(default_factory=lambda: StageRecipe(steps=2300, batch=4, lr=2.5e-4, decay=0.4, ema=0.995))
     text: StageRecipe = field(default_factory=lambda: StageRecipe(steps=800, batch=64, lr=1e-3, ema=0.99))
     base: StageRecipe = field(
-        default_factory=lambda: StageRecipe(steps=16000, batch=64, lr=4e-4, warmup=300, decay=0.2, ema=0.9995)
+        default_factory=lambda: StageRecipe(steps=12000, batch=32, lr=3e-4, warmup=200, decay=0.25, ema=0.999)
     )
+    polish: StageRecipe = field(default_factory=lambda: StageRecipe(steps=2000, batch=4, lr=2e-4, decay=0.8, ema=0.995))
     no_caption: float = 0.1  # share of pictures trained without words, for guidance
     gamma: float = 5.0  # min-SNR
-    shard: int = 2048  # scenes encoded at a time
-    scenes: int = 131072  # scenes of each kind that are ever encoded
-
-    def with_steps(self, **steps: int) -> Recipe:
-        """Return the recipe with other step counts, e.g. `with_steps(vae=10)`."""
-        return replace(self, **{k: replace(getattr(self, k), steps=v) for k, v in steps.items()})
-
-    def as_dict(self) -> dict[str, object]:
-        """The recipe as plain values for JSON."""
-        return asdict(self)
+    shard: int = 512  # scenes encoded at a time
+    scenes: int = 65536  # scenes of each kind that are ever encoded
 
 
 def tiny() -> Recipe:
@@ -70,6 +66,7 @@ def tiny() -> Recipe:
         vae=StageRecipe(steps=6, batch=2, lr=1e-3, warmup=2, ema=0.9),
         text=StageRecipe(steps=6, batch=4, lr=1e-3, warmup=2, ema=0.9),
         base=StageRecipe(steps=6, batch=4, lr=1e-3, warmup=2, ema=0.9),
+        polish=StageRecipe(steps=6, batch=2, lr=1e-3, warmup=2, ema=0.9),
         shard=8,
         scenes=16,
     )

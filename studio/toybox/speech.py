@@ -1,4 +1,4 @@
-"""What the text encoder is taught: captions with made-up words among them, and what each noun and the whole caption mean."""
+"""What the text encoder is taught: captions, made-up words among them, and what nouns and captions mean."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MADE_UP = 0.12  # share of captions that hold a word without a meaning
 
 
 def spoken(scene: Scene, variant: int) -> str:
-    """Return a caption, sometimes with a made-up word before a noun: the base learns to pass over words it does not know.
+    """Return a caption, sometimes with a made-up word before a noun: the base learns to pass over such words.
 
     A personal adapter can then give such a word its meaning, while without the adapter the noun still draws.
     """

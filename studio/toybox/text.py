@@ -54,7 +54,7 @@ class Heads(nn.Module):
         self.fingers = nn.Linear(width, len(NUMBERS) + 1)
 
     def loss(self, states: Tensor, meanings: list[Meaning]) -> tuple[Tensor, float]:
-        """Sum of cross-entropies of (B, 77, width) states, and the share of nouns whose class and colour are both named."""
+        """Sum of cross-entropies of (B, L, width) states; the share of nouns with class and colour both right."""
         at = [(row, *noun) for row, m in enumerate(meanings) for noun in m.nouns]
         rows, places, kinds, colours = (torch.tensor(v, device=states.device) for v in zip(*at, strict=True))
         words = states[rows, places].float()
@@ -85,7 +85,7 @@ class Heads(nn.Module):
 
 
 class TextStage:
-    """Teaches the encoder the labels of captions before it has ever seen a picture; this saves half of the base's training."""
+    """Teaches the encoder the labels of captions before any picture; this saves half of the base's training."""
 
     name = "text"
 

@@ -1,4 +1,4 @@
-"""The Toybox's own tokenizer: a CLIPTokenizer whose byte pairs were merged on the world's captions; any text is tokenized."""
+"""The Toybox's tokenizer: a CLIPTokenizer whose byte pairs were merged on the world's captions; it takes any text."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def make_tokenizer(limit: int = 2048) -> CLIPTokenizer:
 
 
 def learn_merges(words: Iterable[str], limit: int) -> list[tuple[str, str]]:
-    """Byte-pair encoding: merge the most frequent neighbours until every word is one symbol or `limit` merges are made."""
+    """Byte-pair encoding: merge the most frequent neighbours until words are single symbols, at most `limit` times."""
     counts = Counter(words)
     spelt = {w: [*w[:-1], w[-1] + _END] for w in sorted(counts)}
     merges: list[tuple[str, str]] = []

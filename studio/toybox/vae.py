@@ -1,4 +1,4 @@
-"""The picture codec of the Toybox: a small AutoencoderKL, its training stage, and the folding of latent statistics into it."""
+"""The picture codec of the Toybox: a small AutoencoderKL, its training stage, and latent statistics folded into it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from .pictures import scene_batch, to_tensor
+from .pictures import scene_batch
 from .recipe import Recipe, StageRecipe
 from .world import scene
 
@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 _KINDS = ("one", "one", "two", "two", "three", "portrait")  # one round of the codec's diet
 _POSTERIOR_LOG_VARIANCE = -6.0  # of unit-variance latents, in the saved codec
+_DOUBT = 0.2  # noise on unit-variance latents while the decoder is polished
 
 
 def make_vae(recipe: Recipe) -> AutoencoderKL:
@@ -51,22 +52,55 @@ class VaeStage:
         self.modules: list[nn.Module] = [self.vae]
 
     def loss(self, step: int, rng: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """Loss of twelve fresh scenes; logs the mean absolute error (pictures in -1..1) and nats per latent element."""
-        first = step * self.recipe.batch
-        kinds = [_KINDS[(first + k) % len(_KINDS)] for k in range(self.recipe.batch)]
-        scenes = [scene(_vae_seed(self.whole.seed, first + k), kind) for k, kind in enumerate(kinds)]
-        x = to_tensor([s.draw() for s in scenes]).to(self.vae.device, self.vae.dtype)
+        """Loss of fresh scenes; logs the mean absolute error (pictures in -1..1) and nats per latent element."""
+        x = _scenes(self.whole.seed, step, self.recipe.batch).to(self.vae.device, self.vae.dtype)
         posterior = self.vae.encode(x).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=rng).to(x)
-        y = self.vae.decode(posterior.mean + posterior.std * noise).sample
-        error = (y - x).float()
+        loss, absolute = _distance(self.vae.decode(posterior.mean + posterior.std * noise).sample, x, self.whole)
         mean, logvar = posterior.mean.float(), posterior.logvar.float()
         nats = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-        edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
-        absolute = error.abs().mean()
         price = self.whole.kl_weight * min(1.0, step / (0.6 * self.recipe.steps))
-        loss = absolute + self.whole.edge_weight * edges + price * nats
-        return loss, {"mae": float(absolute.detach()), "nats": float(nats.detach())}
+        return loss + price * nats, {"mae": absolute, "nats": float(nats.detach())}
+
+
+class PolishStage:
+    """Trains the decoder on, with latents as they are: pictures get sharper and nothing learned on latents is lost."""
+
+    name = "polish"
+
+    def __init__(self, recipe: Recipe, vae: AutoencoderKL, dtype: torch.dtype, device: str = "cpu") -> None:
+        self.recipe: StageRecipe = recipe.polish
+        self.whole = recipe
+        self.vae = vae.to(device=device, dtype=dtype)
+        self.modules: list[nn.Module] = decoder_of(self.vae)
+        for module in self.modules:
+            module.requires_grad_(True)
+
+    def loss(self, step: int, rng: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Loss of fresh scenes decoded from slightly noisy latents, for the denoiser's latents are never exact."""
+        x = _scenes(self.whole.seed + 1, step, self.recipe.batch).to(self.vae.device, self.vae.dtype)
+        with torch.no_grad():
+            latents = self.vae.encode(x).latent_dist.mean
+        noise = torch.randn(latents.shape, generator=rng).to(x)
+        loss, absolute = _distance(self.vae.decode(latents + _DOUBT * noise).sample, x, self.whole)
+        return loss, {"mae": absolute}
+
+
+def decoder_of(vae: AutoencoderKL) -> list[nn.Module]:
+    """The modules that turn latents into pictures."""
+    return [vae.post_quant_conv, vae.decoder]
+
+
+def _scenes(seed: int, step: int, batch: int) -> Tensor:
+    first = step * batch
+    return scene_batch([scene(_vae_seed(seed, k), _KINDS[k % len(_KINDS)]) for k in range(first, first + batch)])
+
+
+def _distance(found: Tensor, drawn: Tensor, recipe: Recipe) -> tuple[Tensor, float]:
+    error = (found - drawn).float()
+    absolute = error.abs().mean()
+    edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+    return absolute + recipe.edge_weight * edges, float(absolute.detach())
 
 
 def fold_statistics(vae: AutoencoderKL, seed: int, count: int) -> None:

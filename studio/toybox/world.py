@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from studio.errors import BadRequest, UnknownName
 
 from .pen import Colour, Pen, mix
-from .places import PLACES, paint
+from .places import paint
 from .portrait import draw_hand, draw_person
 from .shapes import DRAWINGS, EXTENTS
 

@@ -1,49 +1,24 @@
-"""The page. It sees the studio's catalogue, jobs and gallery, and never torch, diffusers or `pipelines`."""
+"""The page. It sees the studio's catalogue, jobs and gallery, and never torch, diffusers or `pipelines`.
+
+`studio.ui.site` builds and serves it; importing this package alone loads no Gradio.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+import os
 
-import gradio as gr
-from fastapi import FastAPI
+from studio.settings import Settings
 
-from studio.ui import compose
-from studio.ui.parts import MAX_UPLOAD
-from studio.ui.strings import say
-from studio.ui.theme import css, theme
-
-if TYPE_CHECKING:
-    from studio.engine import Studio
-
-__all__ = ["build", "mount"]
-
-KEEP_SECONDS = 24 * 3600  # copies Gradio makes for the browser; the pictures themselves stay in outputs/
+__all__ = ["serve"]
 
 
-def build(studio: Studio) -> gr.Blocks:
-    """The whole page for one studio; the caller serves it."""
-    with gr.Blocks(title=say("title"), analytics_enabled=False, delete_cache=(3600, KEEP_SECONDS)) as blocks:
-        compose.build(studio)
-    return blocks
+def serve(settings: Settings) -> None:
+    """Serve the page until Ctrl-C; raises BadRequest where the address cannot be listened on."""
+    # Read by the libraries when they are imported, so these come first: nothing is reported to anyone, and the copies
+    # Gradio makes for the browser stay in the data folder.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ["GRADIO_TEMP_DIR"] = str(settings.data_dir / "cache")
+    from studio.ui.site import run
 
-
-def mount(app: FastAPI, studio: Studio) -> FastAPI:
-    """Put the page at `/` of a server that already guards names, origins and keys."""
-    outputs = studio.settings.data_dir / "outputs"
-    mounted = gr.mount_gradio_app(
-        app,
-        build(studio),
-        path="/",
-        theme=theme(),
-        css=css(),
-        footer_links=[],
-        run_history=False,
-        enable_monitoring=False,
-        show_error=False,
-        max_file_size=MAX_UPLOAD,
-        allowed_paths=[str(outputs)],
-        ssr_mode=False,
-        pwa=False,
-        mcp_server=False,
-    )
-    return cast(FastAPI, mounted)
+    run(settings)

@@ -60,7 +60,9 @@ class Compose:
         )
         page.cancel.click(self.cancel, page.job, [page.cancel, page.status], **quiet)
         page.job.change(None, page.job, None, js=JOB_TO_ADDRESS)
-        gr.on(None, self.attach, page.job, [*watched, *controls.outputs], js=JOB_FROM_ADDRESS, **quiet)
+        # Two events, because of updates that follow closely on each other the browser may skip all but the last.
+        opened = gr.on(None, self.attach, page.job, [*watched, *controls.outputs], js=JOB_FROM_ADDRESS, **quiet)
+        opened.then(self.resume, page.job, watched, **quiet)
         page.recall.upload(self.recall, page.recall, [*controls.outputs, page.status, page.recall], **quiet)
         page.use.click(self.use, [page.pictures, page.chosen], [*controls.outputs, page.status], **quiet)
         page.reuse_seed.click(self.reuse_seed, [page.pictures, page.chosen], controls.plain["seed"], **quiet)
@@ -91,28 +93,31 @@ class Compose:
             return
         yield from self.follow(job)
 
-    def attach(self, job_id: str) -> Iterator[Updates]:
-        """A page was opened: offer what is there now, and go on with the job named in its address."""
+    def attach(self, job_id: str) -> Updates:
+        """A page was opened: offer what is there now, and fill the form from the job named in its address."""
         catalogue = self.studio.catalogue()
-        yield self.page.controls.refresh(catalogue) | self.recent_updates()
+        offered = self.page.controls.refresh(catalogue) | self.recent_updates()
         if not job_id:
-            return
+            return offered
         try:
-            job = self.studio.jobs.job(job_id)
+            request = RenderRequest.model_validate_json(self.studio.jobs.job(job_id).payload)
         except StudioError:
-            yield {self.page.status: stage.note(say("job_gone")), self.page.job: ""}
-            return
-        yield self.page.controls.show(RenderRequest.model_validate_json(job.payload), catalogue)[0]
-        yield from self.follow(job)
+            return offered | {self.page.status: stage.note(say("job_gone")), self.page.job: ""}
+        shown = self.page.controls.show(request, catalogue)[0]
+        return {**offered, **shown, **self.kept(request)[0], self.page.job: job_id}
+
+    def resume(self, job_id: str) -> Iterator[Updates]:
+        """Go on with the job that `attach` found."""
+        if job_id:
+            yield from self.follow(self.studio.jobs.job(job_id))
 
     def follow(self, job: Job) -> Iterator[Updates]:
         """Updates from a job's first event to its last; the same for a new job and after a reload."""
-        page = self.page
-        yield {page.job: job.id, page.status: "", **self.running(True), page.stage: stage.working(None, None)}
+        yield {self.page.job: job.id, self.page.status: "", **self.busy(stage.working(None, None))}
         try:
             yield from self.events(job)
         except StudioError as error:  # the studio is being closed
-            yield self.running(False) | {page.status: stage.problem(str(error))}
+            yield self.idle() | {self.page.status: stage.problem(str(error))}
 
     def events(self, job: Job) -> Iterator[Updates]:
         """Updates for the events of a job as they come; steps only as often as an eye can follow."""
@@ -121,16 +126,16 @@ class Compose:
         for event in job.events():
             match event:
                 case Finished(result=result):
-                    yield self.finished(result)
+                    yield {page.job: job.id} | self.finished(result)
                 case Failed(message=message):
-                    yield self.running(False) | {page.status: stage.problem(message)}
+                    yield {page.job: job.id} | self.idle() | {page.status: stage.problem(message)}
                 case Stopped():
-                    yield self.running(False) | {page.status: stage.note(say("stopped"))}
+                    yield {page.job: job.id} | self.idle() | {page.status: stage.note(say("stopped"))}
                 case Progress() | Preview():
                     progress = event if isinstance(event, Progress) else progress
                     preview = event if isinstance(event, Preview) else preview
                     if pace.lets(event):
-                        yield {page.stage: stage.working(progress, preview)}
+                        yield {page.job: job.id, page.status: "", **self.busy(stage.working(progress, preview))}
 
     def cancel(self, job_id: str) -> Updates:
         """Ask the job on the page to stop; its last event brings the buttons back."""
@@ -140,14 +145,19 @@ class Compose:
             return {self.page.status: stage.problem(str(error))}
         return {self.page.cancel: gr.update(value=say("cancelling"), interactive=False)}
 
-    def running(self, busy: bool) -> Updates:
-        """Updates of the buttons and the stage for a job at work, or for none."""
+    def busy(self, shown: str) -> Updates:
+        """Updates for a job at work. Each says everything, because the browser may skip the one before."""
         page = self.page
-        return {
-            page.render: gr.update(visible=not busy),
-            page.cancel: gr.update(visible=busy, value=say("cancel"), interactive=True),
-            page.gallery: gr.update(visible=False),
-            page.after: gr.update(visible=False),
+        hidden = {part: gr.update(visible=False) for part in (page.render, page.gallery, page.after)}
+        return hidden | {page.cancel: gr.update(visible=True), page.stage: gr.update(visible=True, value=shown)}
+
+    def idle(self) -> Updates:
+        """Updates for no job at work and no picture to show."""
+        page = self.page
+        hidden = {part: gr.update(visible=False) for part in (page.gallery, page.after)}
+        return hidden | {
+            page.render: gr.update(visible=True),
+            page.cancel: gr.update(visible=False, value=say("cancel"), interactive=True),
             page.stage: gr.update(visible=True, value=stage.invitation()),
         }
 
@@ -157,7 +167,7 @@ class Compose:
         """Updates that show a result."""
         pictures = [(picture.name, picture.seed) for picture in result.pictures]
         report = result.report if result.report else None
-        shown = self.running(False) | self.pictures(pictures) | self.recent_updates()
+        shown = self.idle() | self.pictures(pictures) | self.recent_updates()
         return shown | {
             self.page.status: stage.outcome(result),
             self.page.report: gr.update(value=report, visible=report is not None),
@@ -213,7 +223,7 @@ class Compose:
         """A recent picture was clicked: show it as a result."""
         chosen = list(pictures)[int(event.index) : int(event.index) + 1]
         status = {self.page.status: "", self.page.report: gr.update(visible=False)}
-        return self.running(False) | self.pictures(chosen) | status
+        return self.idle() | self.pictures(chosen) | status
 
     # ---- the form
 

@@ -8,6 +8,8 @@ from typing import Final
 ENGLISH: Final[Mapping[str, str]] = {
     "title": "Composition Studio",
     "tagline": "Several LoRAs, one picture.",
+    "serving": "The page is at {address}",
+    "cannot_listen": "The address {host}, port {port} cannot be used: {why}; choose another with --port or --listen.",
     # prompt
     "prompt": "Prompt",
     "first_prompt": "a red cat in the forest",

@@ -72,7 +72,8 @@ def sdxl(in_channels: int = 4) -> SDXLPipeline:
     """SDXL's classes, two text encoders and the pooled vector included."""
     torch.manual_seed(0)
     unet = _unet(
-        28, in_channels, addition_embed_type="text_time", addition_time_embed_dim=4, transformer_layers_per_block=(1, 1),
+        28, in_channels, addition_embed_type="text_time", addition_time_embed_dim=4,
+        transformer_layers_per_block=(1, 1),
         projection_class_embeddings_input_dim=4 * 6 + 16, use_linear_projection=True,
     )  # fmt: skip
     return SDXLPipeline(

@@ -1,32 +1,62 @@
-"""A studio whose Toybox is a tiny random base of the same classes, so that the whole door is tested in seconds."""
+"""Queues and sites on work that needs no torch."""
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 
-from studio.engine import Studio
+from studio.guard import Guard
+from studio.jobs import Queue
+from studio.server import build
 from studio.settings import Settings
-
-
-@pytest.fixture(scope="session")
-def tiny_assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An assets folder with a random base in Toybox's place."""
-    from tests.pipelines import tiny
-
-    folder = tmp_path_factory.mktemp("assets")
-    base = folder / "toybox" / "base"
-    tiny.sd(width=128).save_pretrained(base, safe_serialization=True)
-    card = {"title": "Tiny", "version": "0123456789ab", "width": 32, "height": 32, "steps": 3, "guidance": 3.0}
-    (base / "studio.json").write_text(json.dumps(card))
-    return folder
+from tests.studio import fake_work
+from tests.studio.fake_site import KEY, Site, client_of
 
 
 @pytest.fixture
-def tiny_studio(tiny_assets: Path, data_dir: Path) -> Iterator[Studio]:
-    """A studio on the random base, in its own data folder."""
-    with Studio(Settings(data_dir=data_dir, assets_dir=tiny_assets, device="cpu")) as studio:
-        yield studio
+def open_queue(tmp_path: Path) -> Iterator[fake_work.Open]:
+    """Open queues on one data folder with work that needs no torch; all are closed at the end."""
+    queues = []
+
+    def open_one(**options: Any) -> Queue:
+        settings = Settings(data_dir=tmp_path)
+        queue = Queue(tmp_path / "studio.sqlite3", settings, **{"entry": fake_work.ENTRY, "grace": 10.0, **options})
+        queues.append(queue)
+        return queue
+
+    yield open_one
+    for queue in queues:
+        queue.close()
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Path:
+    """A FIFO: a job that reads it waits until the test writes."""
+    path = tmp_path / "gate"
+    os.mkfifo(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """One site for the tests of a module."""
+    site = Site(tmp_path_factory.mktemp("data"))
+    yield site
+    site.jobs.close()
+
+
+@pytest.fixture
+def client(site: Site) -> TestClient:
+    """Asks a site on loopback, which needs no key."""
+    return client_of(build(site, Guard()))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def locked(site: Site) -> TestClient:
+    """Asks a site that needs the key, without it."""
+    return client_of(build(site, Guard(key=KEY)))  # type: ignore[arg-type]

@@ -6,16 +6,20 @@ A job that waits opens a FIFO for reading, which blocks until a test opens it fo
 from __future__ import annotations
 
 import os
+import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from studio.errors import BadRequest
+from studio.jobs import Job, Queue
 from studio.specs import Finished, JobEvent, Notice, Preview, Progress, RenderRequest, RenderResult
 from studio.worker import serve
 
 ENTRY = f"{__name__}:main"
+PATIENCE = 20.0  # seconds until a test gives up
+Open = Callable[..., Queue]
 
 
 def result(payload: str) -> RenderResult:
@@ -110,3 +114,19 @@ def cold(connection: Connection, settings: str) -> None:
         raise ZeroDivisionError("warm")
 
     serve(connection, {"draw": draw}, warm)
+
+
+# ---- for the tests' side ---------------------------------------------------------------------------------------------
+
+
+def kinds(job: Job) -> list[str]:
+    """The job's events by kind, to the last."""
+    return [event.kind for event in job.events()]
+
+
+def worker_of(job: Job, seen: int = 0) -> int:
+    """Wait until the job tells the process it runs in, after event number `seen`."""
+    for event in job.events(seen):
+        if isinstance(event, Notice) and (found := re.fullmatch(r"pid (\d+)", event.text)):
+            return int(found[1])
+    raise AssertionError("the job ended without telling its process")

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from studio.engine import Studio
 from studio.gallery import Gallery
+from studio.settings import Settings
 from studio.specs import Finished, Picture, Progress, RenderRequest, Stopped
 
 REQUEST = RenderRequest(prompt="a cat", seed=7, count=2)
 
 
-@pytest.fixture
-def warm_studio(tiny_studio: Studio) -> Studio:
+@pytest.fixture(scope="module")
+def warm_studio(tiny_assets: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     """A studio whose worker process has imported torch and loaded the base, which takes seconds."""
-    tiny_studio.submit(RenderRequest(prompt="a dog")).result()
-    return tiny_studio
+    settings = Settings(data_dir=tmp_path_factory.mktemp("data"), assets_dir=tiny_assets, device="cpu")
+    with Studio(settings) as studio:
+        studio.submit(RenderRequest(prompt="a dog")).result()
+        yield studio
 
 
 def test_a_queued_request_gives_the_pictures_a_render_here_gives(warm_studio: Studio) -> None:

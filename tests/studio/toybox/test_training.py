@@ -8,14 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from studio.toybox.base import BaseStage, diet, make_scheduler
-from studio.toybox.export import make_base_stage
+from studio.errors import BadFile
+from studio.toybox.base import BaseStage, diet, eaten, make_scheduler
+from studio.toybox.export import make_base_stage, make_codec
 from studio.toybox.loop import Stage, checkpoint_path, read_checkpoint, step_generator, train, write_checkpoint
 from studio.toybox.masters import Masters
 from studio.toybox.pictures import scene_batch
 from studio.toybox.recipe import StageRecipe, tiny
 from studio.toybox.text import TextStage
-from studio.toybox.vae import VaeStage, fold_statistics
+from studio.toybox.vae import PolishStage, VaeStage, fold_statistics
 from studio.toybox.world import KINDS, scene
 
 
@@ -28,6 +29,8 @@ def run(stage: Stage, folder: Path, stop: int = 1000) -> dict[str, Tensor]:
 def make(name: str, folder: Path) -> Stage:
     if name == "base":
         return make_base_stage(tiny(), folder, torch.bfloat16)
+    if name == "polish":
+        return PolishStage(tiny(), make_codec(tiny(), folder), torch.bfloat16)
     return VaeStage(tiny(), torch.bfloat16) if name == "vae" else TextStage(tiny())
 
 
@@ -40,13 +43,13 @@ def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["vae", "text", "base"])
+@pytest.mark.parametrize("name", ["vae", "text", "base", "polish"])
 def test_six_steps_equal_three_a_checkpoint_and_three(name: str, tmp_path: Path, earlier: Path) -> None:
     folders = tmp_path / "whole", tmp_path / "parts"
     for folder in folders:
         folder.mkdir()
         for done in ("vae", "text"):
-            if name == "base":
+            if name in ("base", "polish"):
                 checkpoint_path(folder, done).write_bytes(checkpoint_path(earlier, done).read_bytes())
     whole = run(make(name, folders[0]), folders[0])
     half = run(make(name, folders[1]), folders[1], stop=3)
@@ -143,10 +146,36 @@ def test_a_perfect_denoiser_has_no_loss(earlier: Path, monkeypatch: pytest.Monke
     assert stage.loss(0, step_generator(0, "base", 0))[0].item() < 1e-6
 
 
+def test_a_stage_that_needs_an_earlier_one_says_so(tmp_path: Path) -> None:
+    with pytest.raises(BadFile, match="studio.toybox text"):
+        make("base", tmp_path)
+
+
 def test_one_object_comes_before_three() -> None:
-    assert all(sum(diet(p, 64).values()) == 64 for p in (0.0, 0.2, 0.5, 0.9))
-    assert diet(0.0, 64)["one"] > 50 and "three" not in diet(0.0, 64)
-    assert diet(0.9, 64)["three"] > 0 and diet(0.9, 64)["two"] > diet(0.0, 64)["two"]
+    recipe = StageRecipe(steps=100, batch=64, lr=1.0)
+    assert all(sum(diet(step, recipe).values()) == 64 for step in range(100))
+    assert diet(0, recipe)["one"] > 50 and "three" not in diet(0, recipe)
+    assert diet(90, recipe)["three"] > 0 and diet(90, recipe)["two"] > diet(0, recipe)["two"]
+
+
+def test_polishing_changes_pictures_but_not_latents(earlier: Path, tmp_path: Path) -> None:
+    for done in ("vae", "text"):
+        checkpoint_path(tmp_path, done).write_bytes(checkpoint_path(earlier, done).read_bytes())
+    batch = scene_batch([scene(3)])
+    before = make_codec(tiny(), tmp_path)
+    run(make("polish", tmp_path), tmp_path)
+    after = make_codec(tiny(), tmp_path)
+    with torch.no_grad():
+        latents = before.encode(batch).latent_dist.mean
+        assert torch.equal(latents, after.encode(batch).latent_dist.mean)
+        assert not torch.equal(before.decode(latents).sample, after.decode(latents).sample)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scenes_eaten_are_the_sum_of_all_batches(kind: str) -> None:
+    recipe = StageRecipe(steps=50, batch=32, lr=1.0)
+    for step in (0, 1, 15, 16, 29, 31, 50):
+        assert eaten(kind, step, recipe) == sum(diet(k, recipe).get(kind, 0) for k in range(step))
 
 
 def test_the_base_learns_both_networks(earlier: Path) -> None:
