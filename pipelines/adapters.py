@@ -154,13 +154,15 @@ def adapted(pipe: ComposedPipeline, adapters: Sequence[Adapter]) -> Iterator[Rou
     layers = pipe.layers()
     routes = Routes(Routing(len(adapters)), Routing(len(adapters)), tuple(adapters))
     levels = len(pipe.unet.config.block_out_channels)
+    device = pipe._execution_device
+    # Asked once: diffusers answers both by walking every module.
+    dtypes = {component: getattr(pipe, component).dtype for component in (pipe.denoiser, *pipe.encoders)}
     with ExitStack() as undo:
         for path in dict.fromkeys(path for adapter in adapters for path in adapter.deltas):
             component, _, inner = path.partition(".")
             root = getattr(pipe, component)
-            device = pipe._execution_device
             deltas = {
-                column: _placed(adapter.deltas[path], device, root.dtype)
+                column: _placed(adapter.deltas[path], device, dtypes[component])
                 for column, adapter in enumerate(adapters)
                 if path in adapter.deltas
             }

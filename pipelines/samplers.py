@@ -5,6 +5,7 @@ The tables are plain data, so that the application can list the names without lo
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import BadRequest, UnknownName
@@ -56,6 +57,21 @@ def resolve(sampler: str, schedule: str) -> tuple[str, str]:
     if schedule not in allowed:
         raise BadRequest(f"{sampler} cannot follow the {schedule} schedule; choose one of: {', '.join(allowed)}.")
     return sampler, schedule
+
+
+def kept_steps(steps: int, strength: float) -> int:
+    """How many of the steps img2img runs at this strength, as diffusers counts them.
+
+    Raises:
+        BadRequest: none is left.
+    """
+    kept = min(int(steps * strength), steps)
+    if kept < 1:
+        raise BadRequest(
+            f"Strength {strength:g} at {steps} steps leaves no step to run; "
+            f"raise the strength to {math.ceil(100 / steps) / 100:.2f} or more, or use more steps."
+        )
+    return kept
 
 
 def scheduler(sampler: str, schedule: str, base_config: Any) -> Any:

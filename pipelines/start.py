@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from pipelines.errors import BadRequest
+from pipelines import samplers
 
 if TYPE_CHECKING:
     from pipelines.base import ComposedPipeline
@@ -138,12 +137,7 @@ class Start:
 
 def _later_timesteps(scheduler: Any, task: Task) -> Tensor:
     """Drop the first (1 - strength) of the schedule, as diffusers' img2img does."""
-    kept = min(int(task.steps * task.strength), task.steps)
-    if kept < 1:
-        raise BadRequest(
-            f"Strength {task.strength:g} at {task.steps} steps leaves no step to run; "
-            f"raise the strength to {math.ceil(100 / task.steps) / 100:.2f} or more, or use more steps."
-        )
+    kept = samplers.kept_steps(task.steps, task.strength)
     first = (task.steps - kept) * scheduler.order
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(first)

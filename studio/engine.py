@@ -241,16 +241,15 @@ def _check_method(request: RenderRequest, base: BaseInfo) -> None:
 
 
 def _check_pictures(request: RenderRequest, gallery: Gallery) -> None:
+    from pipelines import samplers
+
     if request.mask and not request.image:
         raise BadRequest("A mask needs a picture to go with it.")
     for digest in filter(None, (request.image, request.mask)):
         gallery.kept_path(digest)
-    assert request.steps is not None
-    if request.image and int(request.steps * request.strength) < 1:
-        raise BadRequest(
-            f"Strength {request.strength:g} at {request.steps} steps leaves no step to run; "
-            f"raise the strength to {1 / request.steps:.2f} or more, or use more steps."
-        )
+    if request.image:
+        assert request.steps is not None
+        samplers.kept_steps(request.steps, request.strength)
 
 
 def _check_words(request: RenderRequest) -> None:

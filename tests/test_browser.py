@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import socket
 import struct
-import subprocess
-import sys
 import threading
 import zlib
 from collections.abc import Iterator
@@ -19,29 +16,24 @@ from typing import Any
 import pytest
 import uvicorn
 from fastapi import FastAPI
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from studio.specs import RenderRequest
 from studio.ui import site as page_site
 from tests.fakes import FakeJob, FakeStudio, gradient
+from tools.browser import chromium
+from tools.browser import studio as running
 
 pytestmark = pytest.mark.browser
-CHROMIUM = "/usr/bin/chromium"
-QUIET = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
-PATIENCE = 40_000  # ms; only a very busy machine needs it
+PATIENCE = 20_000  # ms; only a busy machine needs it
 expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """One Chromium for this file."""
-    with sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield chromium
-        chromium.close()
+    with chromium() as browser:
+        yield browser
 
 
 @contextmanager
@@ -308,7 +300,6 @@ def test_a_hostile_picture_is_refused_in_one_sentence(page: Page, data: bytes) -
 
 def test_a_picture_and_a_painted_mask_become_digests(page: Page, studio: FakeStudio, tmp_path: Path) -> None:
     gradient(3, 64, 64).save(tmp_path / "start.png")
-    page.get_by_role("button", name="Start from a picture").click()
     page.locator("#picture input[type=file]").set_input_files(tmp_path / "start.png")
     canvas = page.locator("#picture canvas")
     expect(canvas).to_be_visible()
@@ -339,7 +330,6 @@ def test_a_picture_and_a_painted_mask_become_digests(page: Page, studio: FakeStu
 
 
 def test_a_file_that_is_no_picture_cannot_be_started_from(page: Page) -> None:
-    page.get_by_role("button", name="Start from a picture").click()
     page.locator("#picture input[type=file]").set_input_files(
         {"name": "evil.png", "mimeType": "image/png", "buffer": hostile_png(100_000, 10)}
     )
@@ -372,7 +362,6 @@ def test_no_request_leaves_this_machine(browser: Browser, site: tuple[FakeStudio
 
 # ---- the real thing: app.py in a process of its own, its worker, Toybox, and a key
 
-ROOT = Path(__file__).parent.parent
 KEY = "open-sesame-1"
 
 
@@ -380,12 +369,8 @@ KEY = "open-sesame-1"
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """`app.py` on a free port behind a key: its address as printed, and its data folder."""
     data_dir = tmp_path_factory.mktemp("real")
-    command = [sys.executable, "app.py", "--port", "0", "--data-dir", str(data_dir), "--key", KEY]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        yield process.stdout.readline().split()[-1], data_dir
-        process.send_signal(signal.SIGINT)
-        process.wait(20)
+    with running(data_dir, "--key", KEY) as address:
+        yield address, data_dir
 
 
 def test_without_the_key_there_is_no_page(browser: Browser, app: tuple[str, Path]) -> None:

@@ -42,69 +42,40 @@ TRAINING = ROOT / "data" / "toybox-training"
 ASSETS = ROOT / "assets" / "toybox" / "base"
 
 
-@app.command()
-def vae(
-    folder: Folder = TRAINING,
-    seed: Seed = 0,
-    stop: Stop = None,
-    threads: Cores = 0,
-    dtype: Type = Precision.auto,
-    device: Device = "cpu",
-) -> None:
-    """Train the picture codec."""
-    _train("vae", folder, seed, stop, threads, dtype, device)
+STAGES: dict[str, tuple[str, Precision]] = {
+    "vae": ("Train the picture codec.", Precision.auto),
+    "text": ("Teach the text encoder what captions mean.", Precision.fp32),
+    "base": ("Train the denoiser and the text encoder together; needs vae and text.", Precision.auto),
+    "polish": ("Train the codec's decoder on; latents stay as they are.", Precision.auto),
+}
 
 
-@app.command()
-def text(
-    folder: Folder = TRAINING,
-    seed: Seed = 0,
-    stop: Stop = None,
-    threads: Cores = 0,
-    dtype: Type = Precision.fp32,
-    device: Device = "cpu",
-) -> None:
-    """Teach the text encoder what captions mean."""
-    _train("text", folder, seed, stop, threads, dtype, device)
+def _add_stage(name: str) -> None:
+    text, usual = STAGES[name]
+
+    def run(
+        folder: Folder = TRAINING,
+        seed: Seed = 0,
+        stop: Stop = None,
+        threads: Cores = 0,
+        dtype: Type = usual,
+        device: Device = "cpu",
+    ) -> None:
+        _train(name, folder, seed, stop, threads, dtype, device)
+
+    app.command(name, help=text)(run)
 
 
-@app.command()
-def base(
-    folder: Folder = TRAINING,
-    seed: Seed = 0,
-    stop: Stop = None,
-    threads: Cores = 0,
-    dtype: Type = Precision.auto,
-    device: Device = "cpu",
-) -> None:
-    """Train the denoiser and the text encoder together; needs the codec and the lesson."""
-    _train("base", folder, seed, stop, threads, dtype, device)
-
-
-@app.command()
-def polish(
-    folder: Folder = TRAINING,
-    seed: Seed = 0,
-    stop: Stop = None,
-    threads: Cores = 0,
-    dtype: Type = Precision.auto,
-    device: Device = "cpu",
-) -> None:
-    """Train the codec's decoder on; latents stay as they are."""
-    _train("polish", folder, seed, stop, threads, dtype, device)
+for _name in STAGES:
+    _add_stage(_name)
 
 
 @app.command(name="all")
 def everything(
-    folder: Folder = TRAINING,
-    seed: Seed = 0,
-    threads: Cores = 0,
-    dtype: Type = Precision.auto,
-    device: Device = "cpu",
-    target: Path = ASSETS,
+    folder: Folder = TRAINING, seed: Seed = 0, threads: Cores = 0, device: Device = "cpu", target: Path = ASSETS
 ) -> None:
     """Train all stages from where they are and write the base."""
-    for name in ("vae", "text", "base", "polish"):
+    for name, (_, dtype) in STAGES.items():
         _train(name, folder, seed, None, threads, dtype, device)
     export(folder, seed, target)
 
@@ -132,6 +103,17 @@ def sheet(
     pipe, steps = load_pipeline(Recipe(seed=seed), folder)
     sample_sheet(pipe, prompts(count, noise), guidance, noise).save(picture)
     log.info("step %d: %s", steps, picture)
+
+
+@app.command()
+def codec(picture: Path, folder: Folder = TRAINING, seed: Seed = 0, first: int = 0) -> None:
+    """Draw a contact sheet of scenes and of what the codec makes of them."""
+    _start_log()
+    from .export import make_codec
+    from .recipe import Recipe
+    from .samples import codec_sheet
+
+    codec_sheet(make_codec(Recipe(seed=seed), folder), first).save(picture)
 
 
 @app.command()

@@ -16,20 +16,20 @@ def prompts(count: int, seed: int) -> list[str]:
     """Return one-object prompts that go through all classes, colours and backgrounds."""
     rng = Random(f"prompts {seed}")
     colours, places = list(COLOURS), list(BACKGROUNDS.values())
-    return [f"{colours[(k + rng.randrange(8)) % 8]} {CLASSES[k % 12]} {rng.choice(places)}" for k in range(count)]
+    named = [f"{colours[(k + rng.randrange(8)) % 8]} {CLASSES[k % 12]} {rng.choice(places)}" for k in range(count)]
+    return [f"{'an' if text.startswith('o') else 'a'} {text}" for text in named]
 
 
 def sample_sheet(pipe: StableDiffusionPipeline, texts: list[str], guidance: float, seed: int) -> Image.Image:
     """Draw one picture per text with 20 steps in one batch."""
     generators = [torch.Generator().manual_seed(seed + k) for k in range(len(texts))]
-    texts = [f"{'an' if t[0] in 'aeiou' else 'a'} {t}" for t in texts]
     pictures = pipe(
         texts, num_inference_steps=20, guidance_scale=guidance, height=128, width=128, generator=generators
     ).images
     return sheet(pictures, 8)
 
 
-def codec_sheet(vae: AutoencoderKL, seed: int = 0) -> Image.Image:
+def codec_sheet(vae: AutoencoderKL, seed: int) -> Image.Image:
     """Drawn scenes in the first row of each pair, their round trip through the codec in the second."""
     scenes = [scene(seed + k, kind) for kind in KINDS for k in range(8)]
     batch = scene_batch(scenes)

@@ -43,7 +43,7 @@ class Controls:
     chips: gr.HTML
     chips_box: gr.Accordion
     forms: Mapping[str, Form]
-    groups: Mapping[str, gr.Group]
+    groups: Mapping[str, gr.Column]
 
     @property
     def inputs(self) -> set[Component]:

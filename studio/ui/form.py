@@ -121,7 +121,7 @@ def read(field: Field, held: Any) -> Any:
     if field.kind == "choice":
         return None if held is None else json.loads(held)
     if held is None or held == "":
-        return None if field.optional or field.kind != "text" else ""
+        return None if field.optional else {"text": "", "list": []}.get(field.kind)
     if field.kind == "list":
         return [_scalar(part.strip()) for part in str(held).split(",") if part.strip()]
     if field.kind == "json":

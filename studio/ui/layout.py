@@ -162,7 +162,9 @@ def _tune(studio: Studio, catalogue: Catalogue, asked: Mapping[str, Any]) -> tup
     method, forms, groups = _method(catalogue.methods)
     gr.HTML(f"<h2>{escape(say('settings'))}</h2>", elem_classes="heading")
     plain, new_seed = _settings(first, catalogue)
-    with gr.Accordion(say("picture"), open=False, elem_id="picture-box"):
+    # no accordion: it makes its children when it is opened, and the painter would miss what it was given before
+    with gr.Column(elem_id="picture-box"):
+        gr.HTML(f"<h2>{escape(say('picture'))}</h2>", elem_classes="heading")
         picture = painter(studio.keep)
         strength = gr.Slider(
             0, 1, value=0.75, step=0.01, label=say("strength"), info=say("strength_info"), elem_id="strength"
@@ -187,7 +189,7 @@ def _tune(studio: Studio, catalogue: Catalogue, asked: Mapping[str, Any]) -> tup
     return controls, {"new_seed": new_seed, "refresh": refresh, "recall": recall}
 
 
-def _method(methods: tuple[MethodInfo, ...]) -> tuple[gr.Dropdown, dict[str, Form], dict[str, gr.Group]]:
+def _method(methods: tuple[MethodInfo, ...]) -> tuple[gr.Dropdown, dict[str, Form], dict[str, gr.Column]]:
     """The method's menu, and for every method that has options one group of widgets, the first shown."""
     choices = [(info.title, info.name) for info in methods]
     method = gr.Dropdown(choices, value=methods[0].name, label=say("method"), elem_id="method")
@@ -195,7 +197,7 @@ def _method(methods: tuple[MethodInfo, ...]) -> tuple[gr.Dropdown, dict[str, For
     for info in methods:
         if not info.schema_.get("properties"):
             continue
-        with gr.Group(visible=info is methods[0], elem_id=f"options-{info.name}", elem_classes="options") as group:
+        with gr.Column(visible=info is methods[0], elem_id=f"options-{info.name}", elem_classes="options") as group:
             forms[info.name] = Form.build(info.schema_, f"option-{info.name}")
         groups[info.name] = group
     return method, forms, groups

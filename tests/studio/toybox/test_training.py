@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 from torch import Tensor, nn
 
 from studio.errors import BadFile
 from studio.toybox.base import BaseStage, diet, eaten, make_scheduler
-from studio.toybox.export import make_base_stage, make_codec
+from studio.toybox.export import CARD, export, make_base_stage, make_codec, weights_version
 from studio.toybox.loop import Stage, checkpoint_path, read_checkpoint, step_generator, train, write_checkpoint
 from studio.toybox.masters import Masters
 from studio.toybox.pictures import scene_batch
@@ -144,6 +146,24 @@ def test_a_perfect_denoiser_has_no_loss(earlier: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(stage, "unet", Perfect())
     assert stage.loss(0, step_generator(0, "base", 0))[0].item() < 1e-6
+
+
+def test_the_export_is_the_average_and_replaces_the_old_one(earlier: Path, tmp_path: Path) -> None:
+    folder, target = tmp_path / "training", tmp_path / "base"
+    folder.mkdir()
+    for done in ("vae", "text"):
+        checkpoint_path(folder, done).write_bytes(checkpoint_path(earlier, done).read_bytes())
+    state = run(make("base", folder), folder)
+    target.mkdir()
+    (target / "old.txt").write_text("left over")
+    version = export(tiny(), folder, target)
+    pipe = StableDiffusionPipeline.from_pretrained(target, use_safetensors=True)
+    flat = torch.cat([p.detach().flatten() for m in (pipe.unet, pipe.text_encoder) for p in m.parameters()])
+    assert torch.equal(flat, state["average"].half().float())
+    assert not torch.equal(state["average"], state["weights"])
+    assert version == weights_version(target) == json.loads((target / CARD).read_text())["version"]
+    assert not (target / "old.txt").exists() and not (tmp_path / "base.part").exists()
+    assert str(tmp_path) not in "".join(p.read_text() for p in target.rglob("*.json"))
 
 
 def test_a_stage_that_needs_an_earlier_one_says_so(tmp_path: Path) -> None:

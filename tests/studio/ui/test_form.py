@@ -31,6 +31,7 @@ class Options(BaseModel):
 
 
 FIELDS = {field.name: field for field in fields(Options.model_json_schema())}
+FORM = Form.build(Options.model_json_schema(), "test")
 
 options = st.builds(
     Options,
@@ -59,10 +60,9 @@ def test_what_is_shown_reads_back_the_same(values: Options) -> None:
 
 @given(options)
 def test_the_widgets_of_a_form_hold_what_it_shows(values: Options) -> None:
-    form = Form.build(Options.model_json_schema(), "test")
-    updates = form.show(values.model_dump())
-    held = {widget: updates[widget]["value"] for widget in form.widgets}
-    assert Options(**form.read(held)) == values
+    updates = FORM.show(values.model_dump())
+    held = {widget: updates[widget]["value"] for widget in FORM.widgets}
+    assert Options(**FORM.read(held)) == values
 
 
 def test_defaults_ranges_and_sentences_come_from_the_model() -> None:
