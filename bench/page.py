@@ -76,7 +76,10 @@ def one_run(browser: Browser, number: int, pictures: int, draw: random.Random) -
 
 def render(page: Page, address: str) -> float:
     """Click, wait for the picture, and ask the server for its time in the loop and the decoder, in seconds."""
+    job_field = page.locator("#job").locator("input, textarea")
+    before = job_field.input_value()
     page.locator("#render").click()
+    expect(job_field).not_to_have_value(before, timeout=PATIENCE)  # the last picture may still stand there
     expect(page.locator("#gallery img").first).to_be_visible(timeout=PATIENCE)
     expect(page.locator("#render")).to_be_visible(timeout=PATIENCE)
     (job,) = page.request.get(f"{address}api/v1/jobs?limit=1").json()

@@ -78,12 +78,12 @@ def around(unet: UNet2DConditionModel, scheduler: Any, cls: type[SDPipeline] = S
     return pipe
 
 
-def sd15(widths: tuple[int, ...], text_width: int) -> UNet2DConditionModel:
-    """SD 1.5's U-Net with these widths; filled at once, for the usual random start takes a minute at full size."""
+def sd15(widths: tuple[int, ...], text_width: int, channels: int) -> UNet2DConditionModel:
+    """SD 1.5's U-Net with these sizes; filled at once, for the usual random start takes a minute at full size."""
     with torch.device("meta"):
         unet = UNet2DConditionModel(
-            block_out_channels=widths, cross_attention_dim=text_width, attention_head_dim=8, in_channels=8,
-            out_channels=8, sample_size=16,
+            block_out_channels=widths, cross_attention_dim=text_width, attention_head_dim=8, in_channels=channels,
+            out_channels=channels, sample_size=16,
         )  # fmt: skip
     unet.to_empty(device="cpu")
     with torch.no_grad():
@@ -139,13 +139,13 @@ class Beside(Merge):
 def ours(pipe: SDPipeline, adapters: Sequence[Adapter], steps: int, seed: int, method: type[Merge]) -> Tensor:
     """Final latents of our loop for one guided picture."""
     composer = method(pipe, adapters, method.Options())
+    latents: Tensor | None = None
     size = pipe.unet.config.sample_size * pipe.vae_scale_factor
     prompts = Prompts("a red cat", "a red cat", (), "", 1, size, size, Guidance(4.0))
     with pipe.sampling(samplers.scheduler(SAMPLER, "Automatic", pipe.scheduler.config)), composer.installed():
         cond = composer.condition(prompts)
-        latents = [step.latents for step in pipe.stream(composer, cond, pipe.begin(Task(steps, size, size, (seed,))))][
-            -1
-        ]
+        for step in pipe.stream(composer, cond, pipe.begin(Task(steps, size, size, (seed,)))):
+            latents = step.latents
     assert latents is not None
     return latents
 
@@ -215,11 +215,11 @@ def toybox_times(quick: bool, seed: int) -> tuple[dict[str, Any], Bar]:
 @torch.no_grad()
 def sd15_times(quick: bool, seed: int) -> tuple[dict[str, Any], Bar]:
     """Single calls of the full-size denoiser, of one row."""
-    pipe = around(sd15((320, 640, 1280, 1280), 768), DDIMScheduler())
+    pipe = around(sd15((320, 640, 1280, 1280), 768, 4), DDIMScheduler())
     plain, adapters = with_peft(pipe)
     generator = torch.Generator().manual_seed(seed)
     size = 16 if quick else 64
-    x = torch.randn(1, 8, size, size, generator=generator)
+    x = torch.randn(1, 4, size, size, generator=generator)
     text = torch.randn(1, 77, 768, generator=generator)
     with adapted(pipe, adapters) as routes:
         routes.everywhere()
@@ -242,7 +242,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parts: list[tuple[dict[str, Any], Bar]] = []
     if options.only in (None, "operations"):
         parts.append(counted("toybox", toybox(), options.seed))
-        parts.append(counted("sd15", around(sd15((32, 64, 64, 64), 128), make_scheduler()), options.seed))
+        parts.append(counted("sd15", around(sd15((32, 64, 64, 64), 128, 8), make_scheduler()), options.seed))
     if options.only in (None, "toybox"):
         parts.append(toybox_times(options.quick, options.seed))
     if options.only in (None, "sd15"):

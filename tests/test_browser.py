@@ -79,7 +79,7 @@ def opened(browser: Browser, address: str, **context: Any) -> Iterator[Page]:
     page.on("framenavigated", lambda _: errors.clear())  # Gradio complains of streams that a reload cuts
     page.goto(address)
     expect(page.locator("#render")).to_be_visible()
-    expect(page.locator("#adapters .row-add")).to_be_enabled()
+    expect(page.locator("#adapters .row-add")).to_be_visible()
     yield page
     assert not errors, "\n\n".join(errors)
     own.close()
@@ -102,7 +102,10 @@ def field(page: Page, name: str) -> Any:
 
 def render(page: Page, studio: FakeStudio) -> tuple[FakeJob, RenderRequest]:
     """Click Render and wait for the picture; the job and what it was asked for."""
+    job = page.locator("#job").locator("input, textarea")
+    before = job.input_value()
     page.locator("#render").click()
+    expect(job).not_to_have_value(before)  # the picture of the last job may still stand there
     expect(page.locator("#gallery img").first).to_be_visible()
     expect(page.locator("#render")).to_be_visible()
     return newest(studio)

@@ -58,12 +58,15 @@ def test_commands_of_the_studio_run(command: str, tiny: Path) -> None:
     assert given.output.strip() or "library list" in command
 
 
-@pytest.mark.parametrize("command", [*commands("python app.py"), *commands("python -m bench."), *commands("python -m studio.")])
+PROGRAMS = [*commands("python app.py"), *commands("python -m bench."), *commands("python -m studio.")]
+
+
+@pytest.mark.parametrize("command", PROGRAMS)
 def test_programs_take_the_flags_they_are_shown_with(command: str) -> None:
     words = shlex.split(command)
-    shown = subprocess.run([sys.executable, *words[1 : 2 if words[1] == "app.py" else 3], "--help"], cwd=ROOT, check=True,
-                           capture_output=True, text=True).stdout  # fmt: skip
-    assert [flag for flag in words if flag.startswith("--") and flag not in shown] == []
+    program = words[1:2] if words[1] == "app.py" else words[1:3]
+    run = subprocess.run([sys.executable, *program, "--help"], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert [flag for flag in words if flag.startswith("--") and flag not in run.stdout] == []
 
 
 @pytest.mark.parametrize("example", blocks("python"))
