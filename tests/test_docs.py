@@ -38,7 +38,7 @@ def tiny(tiny_assets: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_every_command_is_of_a_kind_that_is_tested() -> None:
-    kinds = ("make ", "python -m studio", "python -m bench.", "python app.py", "docker ", "./studio.sh", "source .venv/")
+    kinds = ("make ", "python -m studio", "python -m bench.", "python app.py", "docker ", "./studio.sh", "source ")
     lines = [line for block in blocks("bash") for line in block.splitlines() if line.strip()]
     assert lines and [line for line in lines if not line.startswith(kinds)] == []
 
