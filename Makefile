@@ -19,7 +19,7 @@ JOBS ?= 2
 USER_STAMP := $(VENV)/.installed-user
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: help studio test setup lint format bench toybox toybox-all third-party
+.PHONY: help studio test setup lint format bench toybox toybox-all third-party screenshots docs
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*##(.*)/\1|\2/p' $(MAKEFILE_LIST) | sort | awk -F'|' '{printf "make %-12s%s\n", $$1, $$2}'
@@ -70,3 +70,9 @@ toybox-all: $(USER_STAMP)  ## remake the Toybox base from nothing, in a folder o
 
 third-party: $(DEV_STAMP)  ## remake THIRD_PARTY.md from the pins
 	$(PY) -m tools.third_party
+
+screenshots: $(DEV_STAMP)  ## remake the pictures of the page in docs/images
+	$(PY) -m tools.screenshots
+
+docs: screenshots  ## remake every picture in the documentation
+	$(PY) -m studio.toybox sheet docs/images/toybox.png

@@ -19,7 +19,7 @@ def flags() -> argparse.ArgumentParser:
     add("--port", type=int, help="7860 if not given; 0 takes a free one")
     add("--share", action="store_true", default=None, help="also reachable through Gradio's public relay")
     add("--key", help="the key asked for beyond this machine; made and shown if not given")
-    add("--host-name", dest="hosts", action="append", metavar="NAME", help="a further name of this server")
+    add("--host-name", dest="host_names", action="append", metavar="NAME", help="a further name of this server")
     add("--data-dir", type=Path, metavar="DIR", help="everything the studio writes; data/ if not given")
     add(
         "--adapter-dir", dest="adapter_dirs", action="append", type=Path, metavar="DIR", help="more adapters, only read"

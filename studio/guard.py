@@ -90,7 +90,7 @@ class Guard:
         everywhere = settings.host in EVERYWHERE
         own = (socket.gethostname(), f"{socket.gethostname()}.local") if everywhere else (settings.host,)
         key = settings.key or (secrets.token_urlsafe(18) if settings.public else None)
-        return cls((*own, *settings.hosts), key, any_address=everywhere)
+        return cls((*own, *settings.host_names), key, any_address=everywhere)
 
     def allow(self, host: str) -> None:
         """Accept one more name, such as that of a share link made after the start."""

@@ -31,7 +31,7 @@ class Settings(BaseSettings):
     port: int = Field(7860, ge=0, le=65535)
     share: bool = Field(False, description="Also reachable through Gradio's public relay.")
     key: str | None = Field(None, min_length=8, description="Access key; made and printed when needed and not given.")
-    hosts: tuple[str, ...] = Field((), description="Further names this server may be addressed by.")
+    host_names: tuple[str, ...] = Field((), description="Further names this server may be addressed by.")
 
     @field_validator("data_dir", "assets_dir")
     @classmethod

@@ -22,7 +22,7 @@ SHOTS: dict[str, dict[str, Any]] = {
 
 
 def main() -> int:
-    """Render four pictures once, then take every shot of them."""
+    """Render one picture, then take every shot of the page with it."""
     IMAGES.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, studio(Path(folder)) as address, chromium() as browser:
         job = first_pictures(browser, address)
@@ -33,12 +33,11 @@ def main() -> int:
 
 
 def first_pictures(browser: Browser, address: str) -> str:
-    """Render what the page proposes, with fixed seeds; the address under which the result can be opened again."""
+    """Render what the page proposes, with a fixed seed; the address under which the result can be opened again."""
     page = browser.new_page()
     page.goto(address)
     expect(page.locator("#render")).to_be_visible(timeout=PATIENCE)
     page.locator("#seed").locator("input, textarea").fill("7")
-    page.locator("#count input").fill("4")
     page.locator("#render").click()
     expect(page.locator("#gallery img").first).to_be_visible(timeout=PATIENCE)
     return page.url

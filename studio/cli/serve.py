@@ -7,7 +7,7 @@ import typer
 from studio.cli import common, flags
 from studio.settings import Settings
 
-FIELDS = ("host", "port", "share", "key", "hosts")
+FIELDS = ("host", "port", "share", "key", "host_names")
 
 
 @flags.derived((Settings, FIELDS))
