@@ -75,4 +75,5 @@ screenshots: $(DEV_STAMP)  ## remake the pictures of the page in docs/images
 	$(PY) -m tools.screenshots
 
 docs: screenshots  ## remake every picture in the documentation
-	$(PY) -m studio.toybox sheet docs/images/toybox.png
+	$(PY) -m studio.toybox world docs/images/world.png
+	$(PY) -m studio.toybox sheet docs/images/toybox.png --shipped

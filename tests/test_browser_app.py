@@ -52,4 +52,4 @@ def test_toybox_paints_in_the_browser_without_a_decision(browser: Browser, app: 
         shown = page.locator("#gallery img").first.get_attribute("src")
         assert page.request.get(str(shown)).body() == saved[0].read_bytes()
         page.get_by_role("button", name="How it was made").click()
-        expect(page.locator("#infotext textarea")).to_have_value(re.compile(r"a red cat.*\nSteps: 4", re.DOTALL))
+        expect(page.locator("#infotext textarea")).to_have_value(re.compile(r"a purple boat.*\nSteps: 4", re.DOTALL))

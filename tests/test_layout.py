@@ -107,13 +107,13 @@ def texts(tree: ast.Module) -> Iterator[str]:
 
 def at_import(tree: ast.Module) -> Iterator[ast.AST]:
     """Nodes that run when the module is imported: everything but bodies of functions and `__main__` blocks."""
-    todo: list[ast.AST] = [node for node in tree.body if not _main_block(node)]
-    while todo:
-        node = todo.pop()
+    pending: list[ast.AST] = [node for node in tree.body if not _main_block(node)]
+    while pending:
+        node = pending.pop()
         yield node
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             continue
-        todo += ast.iter_child_nodes(node)
+        pending += ast.iter_child_nodes(node)
 
 
 def _main_block(node: ast.AST) -> bool:

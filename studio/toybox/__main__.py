@@ -92,17 +92,20 @@ def export(folder: Folder = TRAINING, seed: Seed = 0, target: Path = ASSETS) -> 
 
 @app.command()
 def sheet(
-    picture: Path, folder: Folder = TRAINING, seed: Seed = 0, guidance: float = 4.0, count: int = 24, noise: int = 0
+    picture: Path,
+    folder: Folder = TRAINING,
+    seed: Seed = 0,
+    noise: Annotated[int, typer.Option(help="Another number draws other prompts from other noise.")] = 0,
+    shipped: Annotated[bool, typer.Option(help="Draw with the base in assets instead.")] = False,
 ) -> None:
-    """Draw a contact sheet of one-object prompts with the newest checkpoint."""
+    """Draw a contact sheet of one-object prompts with the newest checkpoint, 20 steps each."""
     _start_log()
-    from .export import load_pipeline
+    from .export import load_pipeline, load_shipped
     from .recipe import Recipe
     from .samples import prompts, sample_sheet
 
-    pipe, steps = load_pipeline(Recipe(seed=seed), folder)
-    sample_sheet(pipe, prompts(count, noise), guidance, noise).save(picture)
-    log.info("step %d: %s", steps, picture)
+    pipe = load_shipped(ASSETS) if shipped else load_pipeline(Recipe(seed=seed), folder)[0]
+    sample_sheet(pipe, prompts(24, noise), 4.0, noise).save(picture)
 
 
 @app.command()

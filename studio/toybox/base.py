@@ -19,10 +19,9 @@ from .world import scene
 # Scenes of each kind in a batch of 64, from this share of the training on: one object before three.
 _DIET: tuple[tuple[float, dict[str, int]], ...] = (
     (0.0, {"one": 58, "two": 4, "portrait": 2}),
-    (0.3, {"one": 44, "two": 14, "three": 2, "portrait": 4}),
-    (0.6, {"one": 32, "two": 20, "three": 8, "portrait": 4}),
+    (0.7, {"one": 44, "two": 14, "three": 2, "portrait": 4}),
 )
-_USES = 2.5  # how often a scene is drawn from its kind, on average, while new ones are still encoded
+_USES = 5.0  # how often a scene is drawn from its kind, on average, while new ones are still encoded
 
 
 def make_unet(recipe: Recipe) -> UNet2DConditionModel:

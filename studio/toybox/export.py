@@ -70,6 +70,13 @@ def load_pipeline(recipe: Recipe, folder: Path) -> tuple[StableDiffusionPipeline
     return pipe, steps
 
 
+def load_shipped(folder: Path) -> StableDiffusionPipeline:
+    """Return an exported base as stock diffusers opens it."""
+    pipe = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
 def export(recipe: Recipe, folder: Path, target: Path, defaults: Defaults = Defaults()) -> str:  # noqa: B008 - frozen
     """Write the newest base to `target` as fp16 safetensors, replacing it as a whole; returns the version hash."""
     pipe, steps = load_pipeline(recipe, folder)
@@ -78,10 +85,10 @@ def export(recipe: Recipe, folder: Path, target: Path, defaults: Defaults = Defa
     pipe.to(dtype=torch.float16).save_pretrained(half, safe_serialization=True)
     version = weights_version(half)
     card = {
-        "name": "Toybox",
-        "family": "toybox",
+        "title": "Toybox",
         "version": version,
-        "size": defaults.size,
+        "width": defaults.size,
+        "height": defaults.size,
         "steps": defaults.steps,
         "guidance": defaults.guidance,
         "pictures": steps * recipe.base.batch,

@@ -46,7 +46,7 @@ class Recipe:
     vae: StageRecipe = field(default_factory=lambda: StageRecipe(steps=2300, batch=4, lr=2.5e-4, decay=0.4, ema=0.995))
     text: StageRecipe = field(default_factory=lambda: StageRecipe(steps=800, batch=64, lr=1e-3, ema=0.99))
     base: StageRecipe = field(
-        default_factory=lambda: StageRecipe(steps=12000, batch=32, lr=3e-4, warmup=200, decay=0.25, ema=0.999)
+        default_factory=lambda: StageRecipe(steps=2600, batch=32, lr=3e-4, warmup=200, decay=0.3, ema=0.998)
     )
     polish: StageRecipe = field(default_factory=lambda: StageRecipe(steps=2000, batch=4, lr=2e-4, decay=0.8, ema=0.995))
     no_caption: float = 0.1  # share of pictures trained without words, for guidance

@@ -137,6 +137,7 @@ def vocabulary() -> dict[str, list[str]]:
         "openings": [o.strip() for o in dict.fromkeys(_OPENINGS) if o],
         "portrait": ["a person in a red shirt showing five fingers", "with a raised hand"],
         "numbers": list(NUMBERS),
+        "joining": ["a", "an", "the", "and", "to", "finger"],
     }
 
 

@@ -12,7 +12,7 @@ ENGLISH: Final[Mapping[str, str]] = {
     "cannot_listen": "The address {host}, port {port} cannot be used: {why}; choose another with --port or --listen.",
     # prompt
     "prompt": "Prompt",
-    "first_prompt": "a red cat in the forest",
+    "first_prompt": "a purple boat in the meadow",
     "prompt_hint": "What should be in the picture?",
     "negative": "Negative prompt",
     "negative_hint": "What should stay away?",
@@ -26,6 +26,7 @@ ENGLISH: Final[Mapping[str, str]] = {
     "words.openings": "openings",
     "words.portrait": "portrait",
     "words.numbers": "numbers",
+    "words.joining": "small words",
     "maybe": "{word} → {close}?",
     # buttons
     "render": "Render",

@@ -71,7 +71,7 @@ def test_latents_are_normalised_and_the_codec_keeps_scenes() -> None:
 def test_the_card_and_the_files_are_what_they_say() -> None:
     card = json.loads((BASE / CARD).read_text(encoding="utf-8"))
     assert card["version"] == weights_version(BASE)
-    assert (card["family"], card["size"], card["steps"]) == ("toybox", 128, 20)
+    assert (card["title"], card["width"], card["height"], card["steps"]) == ("Toybox", 128, 128, 20)
     assert card["vocabulary"] == vocabulary()
     files = [p for p in BASE.rglob("*") if p.is_file()]
     assert {p.suffix for p in files} == {".json", ".safetensors"}
