@@ -50,7 +50,9 @@ class Compose:
         page, controls = self.page, self.page.controls
         quiet: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": None, "api_visibility": "private"}
         watched = [page.job, *page.watched]
-        gr.on(
+        # Following a job is an event of its own: while one runs, "once" ignores clicks, and the last moments of a
+        # stream outlast the picture, so that the next click would be lost.
+        asked = gr.on(
             [page.render.click, controls.plain["prompt"].submit],
             self.render,
             controls.inputs,
@@ -58,6 +60,7 @@ class Compose:
             trigger_mode="once",
             **quiet,
         )
+        asked.then(self.resume, page.job, watched, **quiet)
         page.cancel.click(self.cancel, page.job, [page.cancel, page.status], **quiet)
         page.job.change(None, page.job, None, js=JOB_TO_ADDRESS)
         # Two events, because of updates that follow closely on each other the browser may skip all but the last.
@@ -84,14 +87,13 @@ class Compose:
 
     # ---- jobs
 
-    def render(self, values: Mapping[Component, Any]) -> Iterator[Updates]:
-        """Queue what the form holds and follow it; one sentence if it cannot be rendered."""
+    def render(self, values: Mapping[Component, Any]) -> Updates:
+        """Queue what the form holds; one sentence, and no job to follow, if it cannot be rendered."""
         try:
             job = self.studio.submit(self.page.controls.request(values))
         except StudioError as error:
-            yield {self.page.status: stage.problem(str(error))}
-            return
-        yield from self.follow(job)
+            return {self.page.status: stage.problem(str(error)), self.page.job: ""}
+        return {self.page.job: job.id, self.page.status: "", **self.busy(stage.working(None, None))}
 
     def attach(self, job_id: str) -> Updates:
         """A page was opened: offer what is there now, and fill the form from the job named in its address."""
@@ -107,7 +109,7 @@ class Compose:
         return {**offered, **shown, **self.kept(request)[0], self.page.job: job_id}
 
     def resume(self, job_id: str) -> Iterator[Updates]:
-        """Go on with the job that `attach` found."""
+        """Follow the job on the page: the one just queued, or the one that `attach` found."""
         if job_id:
             yield from self.follow(self.studio.jobs.job(job_id))
 
