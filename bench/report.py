@@ -72,10 +72,12 @@ def ratio(ours: Sequence[float], theirs: Sequence[float], seed: int = 0) -> tupl
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows with the same columns as a Markdown table."""
+    """Rows as a Markdown table with the first row's columns; a column that another row lacks stays empty there."""
     columns = list(rows[0])
     lines = [columns, ["---"] * len(columns)]
-    lines += [[f"{row[c]:.4g}" if isinstance(row[c], float) else str(row[c]) for c in columns] for row in rows]
+    for row in rows:
+        values = [row.get(column, "") for column in columns]
+        lines.append([f"{value:.4g}" if isinstance(value, float) else str(value) for value in values])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 

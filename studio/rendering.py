@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from pipelines.base import ComposedPipeline
     from studio.engine import Studio
 
-PREVIEW_SECONDS = 0.3  # between previews; more of them slow browsers down without showing more
+PREVIEW_SECONDS = 0.4  # between previews; more of them slow browsers down without showing more
 PREVIEW_PIXELS = 256
 KEPT_ADAPTERS = 8
 

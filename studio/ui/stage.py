@@ -10,7 +10,7 @@ from html import escape
 from studio.specs import JobEvent, Preview, Progress, RenderResult
 from studio.ui.strings import duration, say
 
-PREVIEW_SECONDS = 0.2
+PREVIEW_SECONDS = 0.4  # where the browser has no graphics card, painting takes the core that sampling needs
 
 
 def invitation() -> str:
