@@ -87,6 +87,7 @@ def finish(options: argparse.Namespace, rows: Sequence[Mapping[str, Any]], bars:
     for bar in bars:
         print(bar)
     if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
         result = {
             "bars": [bar.as_json() for bar in bars],
             "rows": list(rows),

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from studio.engine import Studio
 
 PREVIEW_SECONDS = 0.4  # between previews; more of them slow browsers down without showing more
+PREVIEW_SHARE = 10  # a preview waits ten times as long as the last one took, so that all take a tenth at most
 PREVIEW_PIXELS = 256
 KEPT_ADAPTERS = 8
 
@@ -163,13 +164,14 @@ class Renderer:
         cond = scene.composer.condition(replace(scene.prompts, images=len(seeds)))
         start = pipe.begin(self._task(request, seeds))
         step: Step | None = None
-        shown = began
+        shown, pause = began, PREVIEW_SECONDS
         for step in pipe.stream(scene.composer, cond, start):
             now = time.monotonic()
             yield _progress(step, len(seeds), done, request.count, clock, began)
-            if now - shown >= PREVIEW_SECONDS and step.index + 1 < step.total and step.estimate is not None:
+            if now - shown >= pause and step.index + 1 < step.total and step.estimate is not None:
                 yield Preview(step=step.index + 1, images=_previews(pipe, step.estimate))
                 shown = time.monotonic()
+                pause = max(PREVIEW_SECONDS, PREVIEW_SHARE * (shown - now))
         assert step is not None and step.latents is not None
         images = _pictures(pipe, step.latents, request)
         clock.sampling += time.monotonic() - began

@@ -95,6 +95,7 @@ def test_the_base_is_as_before_when_a_render_is_closed_half_way(tiny_studio: Stu
 
 def test_previews_come_while_sampling(tiny_studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("studio.rendering.PREVIEW_SECONDS", 0.0)
+    monkeypatch.setattr("studio.rendering.PREVIEW_SHARE", 0.0)
     shown = [event for event in tiny_studio.render(request(steps=4)) if isinstance(event, Preview)]
     assert [preview.step for preview in shown] == [1, 2, 3]
     assert Image.open(io.BytesIO(shown[0].images[0])).format == "JPEG"
