@@ -240,9 +240,10 @@ def test_every_public_name_is_there() -> None:
 
 def test_ctrl_c_closes_the_render(tmp_path: Path) -> None:
     code = """
-import sys, threading
+import signal, sys, threading
 from pathlib import Path
 from studio.__main__ import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
 from studio.engine import Studio
 from studio.specs import Progress
 
